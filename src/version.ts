@@ -1,0 +1,37 @@
+/**
+ * What this build is.
+ *
+ * @module
+ */
+
+import { readFileSync } from 'node:fs';
+
+/** The minor release of Kubernetes whose kube-proxy this program stands in for. */
+export const KUBERNETES_MINOR = 36;
+
+let known: string | undefined;
+
+/** Version from package.json, read at the first call. */
+export function version(): string {
+  if (known === undefined) {
+    const manifest: unknown = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'));
+    const found = typeof manifest === 'object' && manifest !== null && 'version' in manifest ? manifest.version : '';
+    if (typeof found !== 'string' || found === '') {
+      throw new TypeError('Cannot read the version: package.json has none, it must be a string');
+    }
+    known = found;
+  }
+  return known;
+}
+
+/** The one line that `--version` prints. */
+export function versionLine(): string {
+  return `switchyard ${version()} (kube-proxy 1.${KUBERNETES_MINOR})`;
+}
+
+const GO_ARCH: Readonly<Record<string, string>> = { x64: 'amd64', ia32: '386' };
+
+/** How this program names itself to the API server: `switchyard/0.1.0 (linux/amd64)`. */
+export function userAgent(): string {
+  return `switchyard/${version()} (${process.platform}/${GO_ARCH[process.arch] ?? process.arch})`;
+}
