@@ -34,8 +34,7 @@ export class Runner {
   readonly #run: (signal: AbortSignal) => Promise<RunOutcome>;
   readonly #clock: Clock;
   #requested = false;
-  /** When to run without a request, in milliseconds since the epoch. */
-  #dueMs: number;
+  #urgent = false;
   #wake: () => void = () => {};
 
   constructor(options: RunnerOptions, run: (signal: AbortSignal) => Promise<RunOutcome>, clock: Clock) {
@@ -47,7 +46,6 @@ export class Runner {
     this.#options = options;
     this.#run = run;
     this.#clock = clock;
-    this.#dueMs = clock.now() + options.maxIntervalMs;
   }
 
   /** Asks for a run. Never blocks; asking twice before it starts is asking once. */
@@ -56,40 +54,37 @@ export class Runner {
     this.#wake();
   }
 
-  /** Asks for a run after the retry interval, for work outside the loop that failed. A successful run cancels it. */
-  retryLater(): void {
-    const { retryIntervalMs, maxIntervalMs } = this.#options;
-    this.#dueMs = Math.min(this.#dueMs, this.#clock.now() + Math.min(retryIntervalMs, maxIntervalMs));
-    this.#wake();
+  /** Asks for a run that does not wait for the minimum interval: the first one of all, or after a loss. */
+  requestNow(): void {
+    this.#urgent = true;
+    this.request();
   }
 
   /**
-   * Runs until `signal` aborts. Called once.
+   * Runs until `signal` aborts. Called once; requests made before are honoured.
    *
    * @throws What a run throws.
    */
   async loop(signal: AbortSignal): Promise<void> {
     const { minIntervalMs, retryIntervalMs, maxIntervalMs } = this.#options;
-    this.#dueMs = Math.min(this.#dueMs, this.#clock.now() + maxIntervalMs);
+    let dueMs = this.#clock.now() + maxIntervalMs;
     while (!signal.aborted) {
-      await this.#untilDue(signal);
+      await this.#sleepUntil(dueMs, () => this.#requested, signal);
       if (signal.aborted) return;
       this.#requested = false;
-      // Set before the run, so that a retryLater() during it is not lost.
-      this.#dueMs = Number.POSITIVE_INFINITY;
+      this.#urgent = false;
       const outcome = await this.#run(signal);
-      const nextMs = outcome === 'ok' ? maxIntervalMs : Math.min(retryIntervalMs, maxIntervalMs);
-      this.#dueMs = outcome === 'ok' ? this.#clock.now() + nextMs : Math.min(this.#dueMs, this.#clock.now() + nextMs);
-      await this.#clock.sleep(minIntervalMs, signal);
+      dueMs = this.#clock.now() + (outcome === 'ok' ? maxIntervalMs : Math.min(retryIntervalMs, maxIntervalMs));
+      await this.#sleepUntil(this.#clock.now() + minIntervalMs, () => this.#urgent, signal);
     }
   }
 
-  /** Resolves on a request, at the due time (which may move earlier meanwhile), or on abort. */
-  async #untilDue(signal: AbortSignal): Promise<void> {
-    while (!signal.aborted && !this.#requested && this.#clock.now() < this.#dueMs) {
+  /** Resolves at a time, or earlier when a request makes `isWoken` true or `signal` aborts. */
+  async #sleepUntil(atMs: number, isWoken: () => boolean, signal: AbortSignal): Promise<void> {
+    while (!signal.aborted && !isWoken() && this.#clock.now() < atMs) {
       const woken = new AbortController();
       this.#wake = () => woken.abort();
-      await this.#clock.sleep(this.#dueMs - this.#clock.now(), AbortSignal.any([signal, woken.signal]));
+      await this.#clock.sleep(atMs - this.#clock.now(), AbortSignal.any([signal, woken.signal]));
     }
     this.#wake = () => {};
   }
