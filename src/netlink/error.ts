@@ -1,0 +1,62 @@
+/**
+ * What can go wrong on a netlink socket.
+ *
+ * @module
+ */
+
+import { constants } from 'node:os';
+
+export type NetlinkFailure =
+  /** The kernel answered with an errno. `name` is `errno(3)`'s, for example `ENOENT`. */
+  | { readonly code: 'KERNEL'; readonly errno: number; readonly name: string }
+  /** The socket itself failed in `call`. */
+  | { readonly code: 'SOCKET'; readonly call: string; readonly errno: number; readonly name: string }
+  /** The kernel had nothing (more) to say where an answer was due. */
+  | { readonly code: 'NO_ANSWER' }
+  /** Bytes that are not what the protocol says. */
+  | { readonly code: 'MALFORMED'; readonly what: string }
+  /** The dumped objects kept changing while they were dumped, time and again. */
+  | { readonly code: 'INTERRUPTED'; readonly tries: number };
+
+const ERRNO_NAMES: ReadonlyMap<number, string> = new Map(
+  // EAGAIN and EWOULDBLOCK are one number here; the first name is the usual one.
+  Object.entries(constants.errno)
+    .reverse()
+    .map(([name, value]) => [value, name]),
+);
+
+/** Name of a positive errno, `E<number>` if it has none here. */
+export function errnoName(errno: number): string {
+  return ERRNO_NAMES.get(errno) ?? `E${errno}`;
+}
+
+function describe(failure: NetlinkFailure): string {
+  switch (failure.code) {
+    case 'KERNEL':
+      return `the kernel answers ${failure.name}`;
+    case 'SOCKET':
+      return `${failure.call}() fails with ${failure.name}`;
+    case 'NO_ANSWER':
+      return 'the kernel does not answer';
+    case 'MALFORMED':
+      return `${failure.what}`;
+    case 'INTERRUPTED':
+      return `what is dumped changed during each of ${failure.tries} dumps`;
+  }
+}
+
+export class NetlinkError extends Error {
+  override readonly name = 'NetlinkError';
+  readonly failure: NetlinkFailure;
+
+  /** @param doing - What was tried, as in `read the nfacct counter "x"`. */
+  constructor(doing: string, failure: NetlinkFailure, options?: ErrorOptions) {
+    super(`Cannot ${doing}: ${describe(failure)}`, options);
+    this.failure = failure;
+  }
+}
+
+/** True if the error is the kernel answering this errno, for example `ENOENT`. */
+export function kernelAnswered(error: unknown, name: string): error is NetlinkError {
+  return error instanceof NetlinkError && error.failure.code === 'KERNEL' && error.failure.name === name;
+}
