@@ -1,0 +1,117 @@
+/**
+ * The daemon's two HTTP servers: listen on an address, and keep trying when that fails.
+ *
+ * @module
+ */
+
+import { createServer, type RequestListener, type Server, STATUS_CODES } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { splitHostPort } from '../config/addresses.ts';
+import type { Log } from '../proxier/proxier.ts';
+import type { Clock } from '../sys/clock.ts';
+
+/** Time between two tries to listen. */
+export const LISTEN_RETRY_MS = 5_000;
+
+export interface Answer {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body: string;
+}
+
+/** Answers a request; path without query. Throwing gives a 500. */
+export type Answerer = (request: {
+  readonly method: string;
+  readonly path: string;
+  readonly query: URLSearchParams;
+}) => Answer | Promise<Answer>;
+
+/** Text as Go's HTTP library sends it. */
+export function textAnswer(status: number, body: string): Answer {
+  return {
+    status,
+    headers: { 'Content-Type': 'text/plain; charset=utf-8', 'X-Content-Type-Options': 'nosniff' },
+    body,
+  };
+}
+
+/** What a path that nothing serves gets. */
+export const NOT_FOUND = textAnswer(404, '404 page not found\n');
+
+function listener(answer: Answerer, log: Log): RequestListener {
+  return async (request, response) => {
+    try {
+      const [path = '/', query = ''] = (request.url ?? '/').split('?', 2);
+      const { status, headers, body } = await answer({
+        method: request.method ?? 'GET',
+        path,
+        query: new URLSearchParams(query),
+      });
+      response.writeHead(status, { ...headers, 'Content-Length': Buffer.byteLength(body) });
+      response.end(request.method === 'HEAD' ? undefined : body);
+    } catch (error) {
+      log.error({ url: request.url, err: error }, 'request failed');
+      if (!response.headersSent) response.writeHead(500, { 'Content-Type': 'text/plain; charset=utf-8' });
+      response.end(`${STATUS_CODES[500]}\n`);
+    }
+  };
+}
+
+function listen(server: Server, address: string): Promise<AddressInfo> {
+  const { host, port } = splitHostPort(address) ?? { host: '', port: '' };
+  return new Promise((resolve, reject) => {
+    server.once('error', reject);
+    server.listen({ host, port: Number(port) }, () => {
+      server.off('error', reject);
+      const at = server.address();
+      if (at === null || typeof at === 'string') reject(new TypeError(`Cannot listen on "${address}": not ip:port`));
+      else resolve(at);
+    });
+  });
+}
+
+export interface HttpOptions {
+  /** For logs: `health`, `metrics`. */
+  readonly name: string;
+  /** `ip:port`, IPv6 in brackets. */
+  readonly address: string;
+  readonly answer: Answerer;
+  /** Fail instead of trying again. */
+  readonly hardFail: boolean;
+  readonly onListening?: (address: AddressInfo) => void;
+}
+
+/**
+ * Serves until `signal` aborts.
+ *
+ * @throws {Error} If the address cannot be listened on and `hardFail` is set. Otherwise that is logged and tried again.
+ */
+export async function serveHttp(
+  options: HttpOptions,
+  { clock, log }: { readonly clock: Clock; readonly log: Log },
+  signal: AbortSignal,
+): Promise<void> {
+  const { name, address, answer, hardFail, onListening } = options;
+  while (!signal.aborted) {
+    const server = createServer(listener(answer, log));
+    try {
+      const at = await listen(server, address);
+      log.info({ server: name, address: at.address, port: at.port }, 'listening');
+      onListening?.(at);
+      await new Promise<void>((resolve, reject) => {
+        server.once('error', reject);
+        if (signal.aborted) resolve();
+        else signal.addEventListener('abort', () => resolve(), { once: true });
+      });
+    } catch (cause) {
+      const why = cause instanceof Error ? cause.message : String(cause);
+      const error = new Error(`Cannot serve ${name} on "${address}": ${why}`, { cause });
+      if (hardFail) throw error;
+      log.error({ server: name, err: error, retryMs: LISTEN_RETRY_MS }, 'not listening, will be tried again');
+      await clock.sleep(LISTEN_RETRY_MS, signal);
+    } finally {
+      server.close();
+      server.closeAllConnections();
+    }
+  }
+}

@@ -1,0 +1,63 @@
+/**
+ * What the health server and the metrics server answer.
+ *
+ * @module
+ */
+
+import { HEALTH_HEADERS, type ProxyHealth } from '../proxier/health.ts';
+import type { Metrics } from '../proxier/metrics.ts';
+import { type Answer, type Answerer, NOT_FOUND, textAnswer } from './http.ts';
+
+/** `/healthz` and `/livez`, whatever the method; each answer is counted by its code. */
+export function healthRoutes(health: ProxyHealth, metrics: Pick<Metrics, 'healthz' | 'livez'>): Answerer {
+  return ({ path }) => {
+    if (path !== '/healthz' && path !== '/livez') return NOT_FOUND;
+    const kind = path === '/healthz' ? 'healthz' : 'livez';
+    const { status, body } = health[kind]();
+    metrics[kind].inc({ code: String(status) });
+    return { status, headers: HEALTH_HEADERS, body };
+  };
+}
+
+export interface MetricsRoutes {
+  readonly metrics: Pick<Metrics, 'registry'>;
+  readonly mode: string;
+  /** The effective configuration as its file would say it, with kind and apiVersion. */
+  readonly configz: () => object;
+}
+
+/** The `ok` of a server that answers at all; `?verbose` names its one check, `?exclude=ping` leaves it out. */
+function serverHealth(query: URLSearchParams, name: 'healthz' | 'ping'): Answer {
+  if (name === 'ping') return textAnswer(200, 'ok');
+  const excluded = new Set(query.getAll('exclude'));
+  const lines = [excluded.delete('ping') ? '[+]ping excluded: ok\n' : '[+]ping ok\n'];
+  if (excluded.size > 0) {
+    const names = [...excluded].map((n) => JSON.stringify(n)).join(',');
+    lines.push(`warn: some health checks cannot be excluded: no matches for ${names}\n`);
+  }
+  return textAnswer(200, query.has('verbose') ? `${lines.join('')}healthz check passed\n` : 'ok');
+}
+
+/** The metrics server. `/` lists the paths, with status 404. */
+export function metricsRoutes({ metrics, mode, configz }: MetricsRoutes): Answerer {
+  const routes: Readonly<Record<string, (query: URLSearchParams) => Answer | Promise<Answer>>> = {
+    '/configz': () => ({
+      status: 200,
+      headers: { 'Content-Type': 'application/json', 'X-Content-Type-Options': 'nosniff' },
+      body: JSON.stringify({ 'kubeproxy.config.k8s.io': configz() }),
+    }),
+    '/healthz': (query) => serverHealth(query, 'healthz'),
+    '/healthz/ping': (query) => serverHealth(query, 'ping'),
+    '/metrics': async () => ({
+      status: 200,
+      headers: { 'Content-Type': metrics.registry.contentType },
+      body: await metrics.registry.metrics(),
+    }),
+    '/proxyMode': () => textAnswer(200, mode),
+  };
+  const paths = Object.keys(routes);
+  return ({ path, query }) => {
+    if (path === '/') return textAnswer(404, `${paths.join('\n')}\n`);
+    return Object.hasOwn(routes, path) ? (routes[path]?.(query) ?? NOT_FOUND) : NOT_FOUND;
+  };
+}

@@ -1,0 +1,255 @@
+/**
+ * The loop of one IP family: what changed in the model goes to the dataplane, and health, metrics and the service
+ * health servers are told. Handlers only store and mark dirty; all kernel work happens in `#sync`, one at a time.
+ *
+ * @module
+ */
+
+import type { Logger } from 'pino';
+import type { Dataplane, Refusal } from '../modes/mode.ts';
+import type { Clock } from '../sys/clock.ts';
+import type { SyncHealth } from './health.ts';
+import type { Metrics } from './metrics.ts';
+import type { Model } from './model.ts';
+import { Runner, type RunOutcome } from './runner.ts';
+import type { ServiceHealth } from './service-health.ts';
+import type { EndpointSliceObject, Family, ObjectKey, ServiceObject, ServicePlan } from './types.ts';
+
+/** What the daemon logs with. */
+export type Log = Pick<Logger, 'debug' | 'info' | 'warn' | 'error'>;
+
+/** A full sync is due after this long, unless the dataplane leaves it out. */
+export const FULL_SYNC_PERIOD_MS = 3_600_000;
+
+export interface ProxierOptions {
+  readonly minSyncPeriodMs: number;
+  /** A failed sync is tried again after this long. */
+  readonly syncPeriodMs: number;
+  /** A sync happens after this long without any request. */
+  readonly maxSyncPeriodMs: number;
+}
+
+export interface ProxierDeps {
+  readonly model: Model;
+  readonly dataplane: Dataplane;
+  readonly clock: Clock;
+  readonly health: SyncHealth;
+  readonly metrics: Metrics;
+  readonly log: Log;
+  readonly serviceHealth: Pick<ServiceHealth, 'syncServices' | 'syncEndpoints' | 'close'>;
+  /** A service was left out by a sync, for the first time since it changed. */
+  readonly onRefused: (refusal: Refusal) => void;
+  /**
+   * Called after a sync that succeeded, if endpoints of a UDP service changed: the flows of endpoints that are gone
+   * would live on. Absent: they are left alone.
+   */
+  readonly cleanUpFlows?: (services: ReadonlyMap<ObjectKey, ServicePlan>, signal: AbortSignal) => Promise<void>;
+}
+
+/** One IP family of the proxy. */
+export class Proxier {
+  readonly family: Family;
+  readonly #deps: ProxierDeps;
+  readonly #runner: Runner;
+  #servicesSynced = false;
+  #slicesSynced = false;
+  #serviceCIDRs: readonly string[] = [];
+  /** The next sync reads back what the kernel has. */
+  #needsFull = true;
+  #lastFullMs = Number.NEGATIVE_INFINITY;
+  /** Services whose plan changed since the last sync that succeeded. */
+  #dirty = new Set<ObjectKey>();
+  /** Times of the changes behind `#dirty`, in milliseconds since the epoch. */
+  #triggersMs: number[] = [];
+  #flowsStale = false;
+  /** Something was asked for since the last sync began. */
+  #requested = false;
+  /** Totals of the model that the metrics have. */
+  #counted = { services: 0, endpoints: 0 };
+
+  constructor(options: ProxierOptions, deps: ProxierDeps) {
+    this.family = deps.dataplane.family;
+    this.#deps = deps;
+    this.#runner = new Runner(
+      {
+        minIntervalMs: options.minSyncPeriodMs,
+        retryIntervalMs: options.syncPeriodMs,
+        maxIntervalMs: options.maxSyncPeriodMs,
+      },
+      (signal) => this.#sync(signal),
+      deps.clock,
+    );
+  }
+
+  upsertService(object: ServiceObject): void {
+    this.#changed(this.#deps.model.upsertService(object));
+  }
+
+  deleteService(key: ObjectKey): void {
+    this.#changed(this.#deps.model.deleteService(key));
+  }
+
+  upsertSlice(object: EndpointSliceObject): void {
+    this.#changed(this.#deps.model.upsertSlice(object));
+  }
+
+  deleteSlice(key: ObjectKey): void {
+    this.#changed(this.#deps.model.deleteSlice(key));
+  }
+
+  /** @param zone - Label topology.kubernetes.io/zone of this node; '' for none. */
+  setZone(zone: string): void {
+    this.#changed(this.#deps.model.setZone(zone));
+  }
+
+  /** Kept for the next sync; asks for none, since only what a mode writes beside the services depends on it. */
+  setServiceCIDRs(cidrs: readonly string[]): void {
+    this.#serviceCIDRs = cidrs;
+  }
+
+  /** All Services there are have been delivered. */
+  servicesSynced(): void {
+    this.#servicesSynced = true;
+    if (this.#isInitialised()) this.#runner.requestNow();
+  }
+
+  /** All EndpointSlices there are have been delivered. */
+  slicesSynced(): void {
+    this.#slicesSynced = true;
+    if (this.#isInitialised()) this.#runner.requestNow();
+  }
+
+  /**
+   * Syncs when needed until `signal` aborts, then closes the service health servers. Rules stay.
+   *
+   * @throws What cannot be retried: a defect, not a failed sync.
+   */
+  async run(signal: AbortSignal): Promise<void> {
+    const { dataplane, health, serviceHealth, metrics, log } = this.#deps;
+    health.updated(this.family);
+    this.#setNow(metrics.lastQueued);
+    // One part that fails takes the other with it.
+    const stop = new AbortController();
+    const both = AbortSignal.any([signal, stop.signal]);
+    const onLost = (reason: string) => {
+      log.warn({ family: this.family, reason }, 'rules lost, programming them again');
+      this.#needsFull = true;
+      this.#runner.requestNow();
+    };
+    try {
+      await Promise.all([
+        this.#runner.loop(both),
+        dataplane.monitor(onLost, both).catch((error: unknown) => {
+          if (!both.aborted) throw error;
+        }),
+      ]);
+    } finally {
+      stop.abort();
+      await serviceHealth.close();
+    }
+  }
+
+  #isInitialised(): boolean {
+    return this.#servicesSynced && this.#slicesSynced;
+  }
+
+  #setNow(gauge: Metrics['lastQueued']): void {
+    gauge.set({ ip_family: this.family }, this.#deps.clock.now() / 1000);
+  }
+
+  /** After every change of the model. */
+  #changed(needsSync: boolean): void {
+    this.#countChanges();
+    if (!needsSync || !this.#isInitialised()) return;
+    this.#requested = true;
+    this.#deps.health.queued(this.family);
+    this.#setNow(this.#deps.metrics.lastQueued);
+    this.#runner.request();
+  }
+
+  /** The four metrics belong to all families: the counters add up, a gauge shows the family that set it last. */
+  #countChanges(): void {
+    const { model, metrics } = this.#deps;
+    metrics.serviceChanges.inc(model.serviceChangesTotal - this.#counted.services);
+    metrics.endpointChanges.inc(model.endpointChangesTotal - this.#counted.endpoints);
+    this.#counted = { services: model.serviceChangesTotal, endpoints: model.endpointChangesTotal };
+    metrics.serviceChangesPending.set(model.serviceChangesPending);
+    metrics.endpointChangesPending.set(model.endpointChangesPending);
+  }
+
+  async #sync(signal: AbortSignal): Promise<RunOutcome> {
+    if (!this.#isInitialised()) return 'ok';
+    const { model, dataplane, clock, metrics, log } = this.#deps;
+    const startMs = clock.now();
+    const isFullDue = startMs - this.#lastFullMs > FULL_SYNC_PERIOD_MS && !dataplane.skipsPeriodicFullSync;
+    const full = this.#needsFull || isFullDue;
+    // Cleared before, not after: a loss noticed during this sync must not be forgotten.
+    this.#needsFull = false;
+    this.#requested = false;
+    this.#takeChanges();
+    const label = { ip_family: this.family };
+    try {
+      const snapshot = {
+        services: model.services,
+        dirty: this.#dirty,
+        endpointCount: model.endpointCount,
+        serviceCIDRs: this.#serviceCIDRs,
+      };
+      const report = await dataplane.sync(snapshot, { full }, signal);
+      metrics.refusedServices.set(label, report.refusedServices.size);
+      for (const refusal of report.refused) this.#refused(refusal);
+    } catch (error) {
+      this.#needsFull = true;
+      if (signal.aborted) return 'failed';
+      log.error({ family: this.family, full, err: error }, 'sync failed, will be tried again');
+      return 'failed';
+    } finally {
+      const seconds = (clock.now() - startMs) / 1000;
+      metrics.syncDuration.observe(label, seconds);
+      (full ? metrics.fullSyncDuration : metrics.partialSyncDuration).observe(label, seconds);
+    }
+    if (full) this.#lastFullMs = startMs;
+    await this.#succeeded(signal);
+    log.debug(
+      { family: this.family, full, services: model.services.size, durationMs: clock.now() - startMs },
+      'synced',
+    );
+    return 'ok';
+  }
+
+  /** Moves what is pending in the model into the plan, and remembers it until a sync succeeds. */
+  #takeChanges(): void {
+    const changes = this.#deps.model.takeChanges();
+    for (const service of changes.changedServices) this.#dirty.add(service);
+    for (const times of changes.triggerTimesMs.values()) this.#triggersMs.push(...times);
+    this.#flowsStale ||= changes.conntrackCleanupRequired;
+    this.#countChanges();
+  }
+
+  async #succeeded(signal: AbortSignal): Promise<void> {
+    const { model, clock, metrics, health, serviceHealth, cleanUpFlows } = this.#deps;
+    const label = { ip_family: this.family };
+    this.#dirty = new Set();
+    const nowMs = clock.now();
+    for (const ms of this.#triggersMs) metrics.networkProgramming.observe(label, (nowMs - ms) / 1000);
+    this.#triggersMs = [];
+    const { internal, external } = model.noLocalEndpoints;
+    metrics.noLocalEndpoints.set({ ...label, traffic_policy: 'internal' }, internal);
+    metrics.noLocalEndpoints.set({ ...label, traffic_policy: 'external' }, external);
+    health.updated(this.family);
+    // What came while this sync ran still waits for the next one.
+    if (this.#requested) health.queued(this.family);
+    this.#setNow(metrics.lastSync);
+    await serviceHealth.syncServices(model.healthCheckNodePorts());
+    serviceHealth.syncEndpoints(model.localReadyEndpoints());
+    if (!this.#flowsStale) return;
+    this.#flowsStale = false;
+    await cleanUpFlows?.(model.services, signal);
+  }
+
+  #refused(refusal: Refusal): void {
+    const { service, rule, reason } = refusal;
+    this.#deps.log.error({ family: this.family, service, rule, reason }, 'service refused and left out');
+    this.#deps.onRefused(refusal);
+  }
+}
