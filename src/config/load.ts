@@ -1,0 +1,43 @@
+/**
+ * From the command line to the configuration: reads the file that `--config` names, joins it with the flags, checks.
+ *
+ * @module
+ */
+
+import { combine, flagsIgnoredBesideFile } from './combine.ts';
+import { decodeFile } from './decode.ts';
+import type { FlagValues } from './flags.ts';
+import { type Config, ConfigError } from './types.ts';
+import { validate } from './validate.ts';
+
+export interface LoadedConfig {
+  readonly config: Config;
+  /** What was given and has no effect, one sentence each. */
+  readonly warnings: readonly string[];
+}
+
+export interface LoadDeps {
+  /** @returns The content of a file, as UTF-8. */
+  readonly readFile: (path: string) => Promise<string>;
+}
+
+/**
+ * Loads the configuration.
+ *
+ * @throws {ConfigError} If the file cannot be read or decoded, or anything in file or flags must not be so.
+ */
+export async function loadConfig(flags: FlagValues, deps: LoadDeps): Promise<LoadedConfig> {
+  const path = flags.config ?? '';
+  if (path === '') return { config: validate(combine(flags, undefined)), warnings: [] };
+  let content: string;
+  try {
+    content = await deps.readFile(path);
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw new ConfigError([`Cannot read the configuration file "${path}": ${why}`], { cause });
+  }
+  const { file, warnings } = decodeFile(content, path);
+  const ignored = flagsIgnoredBesideFile(flags);
+  const aboutFlags = ignored.length === 0 ? [] : [`Ignoring ${ignored.join(', ')}: --config replaces them`];
+  return { config: validate(combine(flags, file)), warnings: [...warnings, ...aboutFlags] };
+}
