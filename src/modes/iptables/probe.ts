@@ -1,0 +1,170 @@
+/**
+ * Which iptables programs this node uses, and what they and the kernel can.
+ *
+ * A node must use one flavour: rules of the other are seen by packets too, and by nobody who looks. kubelet leaves an empty chain
+ * in the flavour it found (KUBE-IPTABLES-HINT), so that programs in containers with tools of their own can follow it.
+ *
+ * @module
+ */
+
+import { FAMILIES, type Family } from '../../proxier/types.ts';
+import type { Clock } from '../../sys/clock.ts';
+import { type Exec, ExecError, exitedWith } from '../../sys/exec.ts';
+import { type Binaries, createTools, type Flavour, type Tools, type ToolsInfo } from './tools.ts';
+
+const PROGRAMS: Readonly<Record<Family, string>> = { IPv4: 'iptables', IPv6: 'ip6tables' };
+const HINT = /^:(?:KUBE-IPTABLES-HINT|KUBE-KUBELET-CANARY) /m;
+const TIMEOUT_MS = 60_000;
+/** The first version whose restore waits for the lock and knows --random-fully. */
+const WAIT_VERSION = [1, 6, 2] as const;
+
+export type ProbeFailure = 'NOT_INSTALLED' | 'NO_KERNEL_SUPPORT';
+
+/** A family cannot be served; the message says what is missing and what to do. */
+export class IptablesProbeError extends Error {
+  override readonly name = 'IptablesProbeError';
+  readonly code: ProbeFailure;
+
+  constructor(code: ProbeFailure, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+  }
+}
+
+/** Tools of a family, or why there are none. */
+export type ProbeResult =
+  | { readonly kind: 'present'; readonly tools: Tools }
+  | { readonly kind: 'absent'; readonly error: IptablesProbeError };
+
+export interface ProbeDeps {
+  readonly exec: Exec;
+  readonly clock: Clock;
+}
+
+type Run = (argv: readonly [string, ...string[]]) => Promise<string | undefined>;
+
+function binariesOf(base: string): Binaries {
+  return { iptables: base, save: `${base}-save`, restore: `${base}-restore` };
+}
+
+function flavourOf(versionText: string): Flavour {
+  // Before 1.8.0 there was one flavour, and no word for it.
+  return versionText.includes('(nf_tables)') ? 'nft' : 'legacy';
+}
+
+function versionOf(versionText: string): string | undefined {
+  return /v([0-9]+(?:\.[0-9]+)+)/.exec(versionText)?.[1];
+}
+
+/** True if a version in dots is at least another. Missing parts are 0. */
+export function versionAtLeast(version: string, least: readonly number[]): boolean {
+  const parts = version.split('.').map(Number);
+  for (const [i, want] of least.entries()) {
+    const have = parts[i] ?? 0;
+    if (have !== want) return have > want;
+  }
+  return true;
+}
+
+/**
+ * Chooses the flavour: the one kubelet uses on this node, else the one the program named `iptables` has.
+ *
+ * @param asked - A fixed flavour is taken as it is.
+ * @throws {IptablesProbeError} NOT_INSTALLED, if there are no iptables programs at all.
+ */
+export async function probeFlavour(asked: Flavour | 'auto', deps: ProbeDeps): Promise<Flavour> {
+  if (asked !== 'auto') return asked;
+  const run = quietly(deps.exec);
+  // nft first: looking at legacy tables loads their modules, and from then on every nft listing warns of them.
+  for (const flavour of ['nft', 'legacy'] as const) {
+    for (const family of FAMILIES) {
+      const saved = await run([`${PROGRAMS[family]}-${flavour}-save`, '-t', 'mangle']);
+      if (saved !== undefined && HINT.test(saved)) return flavour;
+    }
+  }
+  for (const family of FAMILIES) {
+    const version = await run([PROGRAMS[family], '--version']);
+    if (version !== undefined) return flavourOf(version);
+  }
+  for (const flavour of ['nft', 'legacy'] as const) {
+    if ((await run([`iptables-${flavour}`, '--version'])) !== undefined) return flavour;
+  }
+  throw new IptablesProbeError(
+    'NOT_INSTALLED',
+    'Cannot find iptables: no iptables, iptables-nft or iptables-legacy on PATH; install the package iptables (1.8 or newer)',
+  );
+}
+
+/** A run whose failure is an answer: undefined. Anything but a program that is missing or says no is thrown. */
+function quietly(exec: Exec): Run {
+  return async (argv) => {
+    try {
+      return await exec.run({ argv, timeoutMs: TIMEOUT_MS });
+    } catch (error) {
+      if (error instanceof ExecError && (error.failure.code === 'NOT_STARTED' || error.failure.code === 'EXITED')) {
+        return undefined;
+      }
+      throw error;
+    }
+  };
+}
+
+/** The programs of a flavour: those that carry it in their name, else the plain ones if they are of that flavour. */
+async function findTools(family: Family, flavour: Flavour, run: Run): Promise<ToolsInfo | undefined> {
+  const plain = PROGRAMS[family];
+  for (const base of [`${plain}-${flavour}`, plain]) {
+    const text = await run([base, '--version']);
+    if (text === undefined || flavourOf(text) !== flavour) continue;
+    const version = versionOf(text);
+    const waits = version !== undefined && versionAtLeast(version, WAIT_VERSION);
+    return { family, flavour, version, binaries: binariesOf(base), features: { randomFully: waits, wait: waits } };
+  }
+  return undefined;
+}
+
+/**
+ * The tools of one family, if programs and kernel have what it takes: a nat table that can be listed.
+ *
+ * @throws {ExecError} If a program that is there hangs or dies.
+ */
+export async function probeFamily(family: Family, flavour: Flavour, deps: ProbeDeps): Promise<ProbeResult> {
+  const info = await findTools(family, flavour, quietly(deps.exec));
+  const program = PROGRAMS[family];
+  if (info === undefined) {
+    const what = `Cannot use iptables for ${family}: there is no ${program}-${flavour}, and no ${program} of that flavour, on PATH`;
+    const error = new IptablesProbeError(
+      'NOT_INSTALLED',
+      `${what}; install the package iptables, or choose another flavour`,
+    );
+    return { kind: 'absent', error };
+  }
+  const wait = info.features.wait ? ['-w', '5'] : [];
+  try {
+    const argv = [info.binaries.iptables, ...wait, '-S', 'POSTROUTING', '-t', 'nat'] as const;
+    await deps.exec.run({ argv, timeoutMs: TIMEOUT_MS });
+  } catch (cause) {
+    if (!(cause instanceof ExecError) || cause.failure.code !== 'EXITED') throw cause;
+    const said = cause.stderr.trim().split('\n', 1)[0] ?? '';
+    const modules =
+      flavour === 'nft'
+        ? 'nf_tables and nft_compat'
+        : `${program.replace('tables', '_tables')} and ${program.replace('tables', 'table')}_nat`;
+    const todo = exitedWith(cause, 4)
+      ? 'see who holds the lock'
+      : `run as root with CAP_NET_ADMIN, and load ${modules}`;
+    const message = `Cannot use iptables for ${family}: ${info.binaries.iptables} cannot list the nat table (${said}); ${todo}`;
+    return { kind: 'absent', error: new IptablesProbeError('NO_KERNEL_SUPPORT', message, { cause }) };
+  }
+  return { kind: 'present', tools: createTools(info, deps) };
+}
+
+/** Looks at the node once: the flavour, then both families. */
+export async function probeIptables(
+  asked: Flavour | 'auto',
+  deps: ProbeDeps,
+): Promise<{ readonly flavour: Flavour; readonly families: Readonly<Record<Family, ProbeResult>> }> {
+  const flavour = await probeFlavour(asked, deps);
+  const IPv4 = await probeFamily('IPv4', flavour, deps);
+  const IPv6 = await probeFamily('IPv6', flavour, deps);
+  return { flavour, families: { IPv4, IPv6 } };
+}
