@@ -29,6 +29,16 @@ export function versionLine(): string {
   return `switchyard ${version()} (kube-proxy 1.${KUBERNETES_MINOR})`;
 }
 
+/** What this build is and what it runs on, as data. */
+export function versionInfo() {
+  return {
+    version: version(),
+    kubeProxy: `1.${KUBERNETES_MINOR}`,
+    node: process.versions.node,
+    platform: `${process.platform}/${process.arch}`,
+  };
+}
+
 const GO_ARCH: Readonly<Record<string, string>> = { x64: 'amd64', ia32: '386' };
 
 /** How this program names itself to the API server: `switchyard/0.1.0 (linux/amd64)`. */

@@ -14,6 +14,8 @@ export interface LoadedConfig {
   readonly config: Config;
   /** What was given and has no effect, one sentence each. */
   readonly warnings: readonly string[];
+  /** What the file held, for `watchConfigFile`; undefined without `--config`. */
+  readonly fileContent: string | undefined;
 }
 
 export interface LoadDeps {
@@ -28,7 +30,7 @@ export interface LoadDeps {
  */
 export async function loadConfig(flags: FlagValues, deps: LoadDeps): Promise<LoadedConfig> {
   const path = flags.config ?? '';
-  if (path === '') return { config: validate(combine(flags, undefined)), warnings: [] };
+  if (path === '') return { config: validate(combine(flags, undefined)), warnings: [], fileContent: undefined };
   let content: string;
   try {
     content = await deps.readFile(path);
@@ -39,5 +41,5 @@ export async function loadConfig(flags: FlagValues, deps: LoadDeps): Promise<Loa
   const { file, warnings } = decodeFile(content, path);
   const ignored = flagsIgnoredBesideFile(flags);
   const aboutFlags = ignored.length === 0 ? [] : [`Ignoring ${ignored.join(', ')}: --config replaces them`];
-  return { config: validate(combine(flags, file)), warnings: [...warnings, ...aboutFlags] };
+  return { config: validate(combine(flags, file)), warnings: [...warnings, ...aboutFlags], fileContent: content };
 }

@@ -1,0 +1,9 @@
+/**
+ * The commands beside `run` and `version`, in the order of the help. Each is a file of this folder.
+ *
+ * @module
+ */
+
+import type { CommandFactory } from './command.ts';
+
+export const COMMANDS: readonly CommandFactory[] = [];
