@@ -25,9 +25,9 @@ export interface ConntrackKernel {
  */
 export function conntrackMax({ maxPerCore, min }: Pick<ConntrackConfig, 'maxPerCore' | 'min'>, cpus: number): number {
   if (maxPerCore <= 0) return 0;
-  const scaled = Math.min(maxPerCore * cpus, MAX_SCALED);
-  // A table of the upper bound is large enough whatever the minimum says.
-  return scaled === MAX_SCALED ? scaled : Math.max(scaled, min);
+  const scaled = maxPerCore * cpus;
+  // Beyond the bound, that bound: whatever the minimum says.
+  return scaled > MAX_SCALED ? MAX_SCALED : Math.max(scaled, min);
 }
 
 /**

@@ -83,6 +83,7 @@ export class Events {
 
   /** Sends until `signal` aborts. Never throws. */
   async run(signal: AbortSignal): Promise<void> {
+    signal.addEventListener('abort', () => this.#wake(), { once: true });
     while (!signal.aborted) {
       const event = this.#queue.shift();
       if (event !== undefined) {
@@ -94,7 +95,6 @@ export class Events {
       this.#idle();
       await new Promise<void>((resolve) => {
         this.#wake = resolve;
-        signal.addEventListener('abort', () => resolve(), { once: true });
       });
     }
   }

@@ -1,5 +1,5 @@
 /**
- * Hands each watch event to the families it concerns.
+ * Hands each watch event to the proxiers of both families.
  *
  * @module
  */
@@ -10,7 +10,6 @@ import { assertNever, type ObjectKey, type WatchEvent } from './types.ts';
 /** What of a family's proxier the events reach. */
 export type EventTarget = Pick<
   Proxier,
-  | 'family'
   | 'upsertService'
   | 'deleteService'
   | 'upsertSlice'
@@ -22,8 +21,8 @@ export type EventTarget = Pick<
 >;
 
 /**
- * Makes the one handler of all watch events. Services, zone and service CIDRs go to every family in the order given;
- * a slice goes to the family of its address type, and to none if there is none (FQDN).
+ * Makes the one handler of all watch events. Every event goes to all families, in the order given, but what
+ * changes nothing for a proxier: a node whose zone stays, a kind it does not read.
  */
 export function createFanOut(targets: readonly EventTarget[]): (event: WatchEvent) => void {
   let zone = '';
@@ -40,11 +39,9 @@ export function createFanOut(targets: readonly EventTarget[]): (event: WatchEven
         for (const target of targets) target.upsertService(object);
         return;
       case 'EndpointSlice':
-        // Deleted and made again with another address type, it may arrive as one change.
-        for (const target of targets) {
-          if (target.family === object.addressType) target.upsertSlice(object);
-          else target.deleteSlice(object.key);
-        }
+        // Each model takes those of its own address type. Deleted and made again with another one, a slice may arrive
+        // as one change, so all of them have to see it.
+        for (const target of targets) target.upsertSlice(object);
         return;
       case 'Node':
         if (object.zone === zone) return;

@@ -46,6 +46,15 @@ export interface ProxierDeps {
   readonly cleanUpFlows?: (services: ReadonlyMap<ObjectKey, ServicePlan>, signal: AbortSignal) => Promise<void>;
 }
 
+function countsOf(model: Model) {
+  return {
+    services: model.serviceChangesTotal,
+    endpoints: model.endpointChangesTotal,
+    servicesPending: model.serviceChangesPending,
+    endpointsPending: model.endpointChangesPending,
+  };
+}
+
 /** One IP family of the proxy. */
 export class Proxier {
   readonly family: Family;
@@ -64,8 +73,8 @@ export class Proxier {
   #flowsStale = false;
   /** Something was asked for since the last sync began. */
   #requested = false;
-  /** Totals of the model that the metrics have. */
-  #counted = { services: 0, endpoints: 0 };
+  /** What of the model the metrics have. */
+  #counted = { services: 0, endpoints: 0, servicesPending: 0, endpointsPending: 0 };
 
   constructor(options: ProxierOptions, deps: ProxierDeps) {
     this.family = deps.dataplane.family;
@@ -167,14 +176,15 @@ export class Proxier {
     this.#runner.request();
   }
 
-  /** The four metrics belong to all families: the counters add up, a gauge shows the family that set it last. */
+  /** The four metrics belong to all families: each adds what is new since it was here last. */
   #countChanges(): void {
     const { model, metrics } = this.#deps;
-    metrics.serviceChanges.inc(model.serviceChangesTotal - this.#counted.services);
-    metrics.endpointChanges.inc(model.endpointChangesTotal - this.#counted.endpoints);
-    this.#counted = { services: model.serviceChangesTotal, endpoints: model.endpointChangesTotal };
-    metrics.serviceChangesPending.set(model.serviceChangesPending);
-    metrics.endpointChangesPending.set(model.endpointChangesPending);
+    const before = this.#counted;
+    this.#counted = countsOf(model);
+    metrics.serviceChanges.inc(this.#counted.services - before.services);
+    metrics.endpointChanges.inc(this.#counted.endpoints - before.endpoints);
+    metrics.serviceChangesPending.inc(this.#counted.servicesPending - before.servicesPending);
+    metrics.endpointChangesPending.inc(this.#counted.endpointsPending - before.endpointsPending);
   }
 
   async #sync(signal: AbortSignal): Promise<RunOutcome> {

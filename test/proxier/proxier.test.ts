@@ -1,0 +1,439 @@
+import { pino } from 'pino';
+import t, { type Test } from 'tap';
+import { FakeDataplane } from '../../src/modes/fake-dataplane.ts';
+import type { Refusal } from '../../src/modes/mode.ts';
+import { createFanOut } from '../../src/proxier/fan-out.ts';
+import { ProxyHealth } from '../../src/proxier/health.ts';
+import { createMetrics } from '../../src/proxier/metrics.ts';
+import { Model } from '../../src/proxier/model.ts';
+import { Proxier } from '../../src/proxier/proxier.ts';
+import type { Family, Kind, ObjectKey, WatchEvent } from '../../src/proxier/types.ts';
+import { FakeClock } from '../../src/sys/fake-clock.ts';
+import { makeNode, makeService, makeSlice, makeSliceEndpoint, makeSlicePort, NODE_NAME } from '../lib/make.ts';
+
+const SYNC_PERIOD_MS = 30_000;
+const HOUR_MS = 3_600_000;
+const key = (text: string) => text as ObjectKey;
+
+const upsert = (object: Extract<WatchEvent, { type: 'upsert' }>['object']): WatchEvent => ({ type: 'upsert', object });
+const remove = (kind: Kind, name: string): WatchEvent => ({ type: 'delete', kind, key: key(name) });
+const synced = (kind: Kind): WatchEvent => ({ type: 'synced', kind });
+const service = (name: string, port = 80) =>
+  upsert(makeService({ name, ports: [{ name: '', protocol: 'TCP', port, nodePort: 0 }] }));
+const allSynced = [synced('Service'), synced('EndpointSlice')];
+
+/** Both families on a fake clock; `plane` and `proxier` are those of IPv4. */
+function makeWorld() {
+  const clock = new FakeClock();
+  const startMs = clock.now();
+  const health = new ProxyHealth(2 * SYNC_PERIOD_MS, clock);
+  health.setNode(makeNode());
+  const metrics = createMetrics({ version: 'test', processMetrics: false });
+  const stop = new AbortController();
+  const refused: Refusal[] = [];
+  const lines: string[] = [];
+  const log = pino({ level: 'debug', base: null }, { write: (line: string) => void lines.push(line) });
+  const serviceHealth = { services: [] as string[], counts: {} as Record<string, number>, closed: 0 };
+  const flows: string[][] = [];
+  const make = (family: Family) => {
+    const plane = new FakeDataplane(family, clock);
+    const model = new Model({ family, nodeName: NODE_NAME, startMs });
+    const proxier = new Proxier(
+      { minSyncPeriodMs: 1000, syncPeriodMs: SYNC_PERIOD_MS, maxSyncPeriodMs: HOUR_MS },
+      {
+        model,
+        dataplane: plane,
+        clock,
+        health,
+        metrics,
+        log,
+        serviceHealth: {
+          syncServices: async (want) => {
+            serviceHealth.services = [...want].map(([k, port]) => `${k} ${port}`);
+          },
+          syncEndpoints: (counts) => {
+            serviceHealth.counts = Object.fromEntries(counts);
+          },
+          close: async () => void serviceHealth.closed++,
+        },
+        onRefused: (refusal) => void refused.push(refusal),
+        cleanUpFlows: async (services) => void flows.push([...services.keys()]),
+      },
+    );
+    return { plane, proxier };
+  };
+  const [v4, v6] = [make('IPv4'), make('IPv6')];
+  const runs = [v4, v6].map(({ proxier }) => proxier.run(stop.signal));
+  const handle = createFanOut([v4.proxier, v6.proxier]);
+  return {
+    clock,
+    startMs,
+    health,
+    metrics,
+    refused,
+    lines,
+    serviceHealth,
+    flows,
+    plane: v4.plane,
+    plane6: v6.plane,
+    async stop() {
+      stop.abort();
+      await Promise.all(runs);
+    },
+    /** Delivers events and lets what they start run. */
+    async tell(...events: WatchEvent[]) {
+      for (const event of events) handle(event);
+      await clock.advance(0);
+    },
+    /** Syncs of IPv4 so far as `second dirty,dirty!`; `!` is a full one. */
+    syncs: () =>
+      v4.plane.syncs.map(
+        (s) => `${(s.atMs - startMs) / 1000} ${s.dirty.map((k) => k.slice(4)).join()}${s.full ? '!' : ''}`,
+      ),
+    async value(name: string, labels: Record<string, string> = {}) {
+      const metric = await metrics.registry.getSingleMetric(name)?.get();
+      const found = metric?.values.find(
+        (v) =>
+          ('metricName' in v ? v.metricName === name || v.metricName === `${name}_count` : true) &&
+          Object.entries(labels).every(([k, l]) => v.labels[k] === l) &&
+          !('le' in v.labels),
+      );
+      return found?.value;
+    },
+  };
+}
+
+/** A test in a world of its own, which is stopped after it. */
+function story(t: Pick<Test, 'test'>, name: string, body: (t: Test, w: ReturnType<typeof makeWorld>) => Promise<void>) {
+  t.test(name, async (t) => {
+    const w = makeWorld();
+    await body(t, w).finally(w.stop);
+    t.equal(w.clock.sleeping, 0, 'leaves no timer behind');
+    t.equal(w.serviceHealth.closed, 2, 'closes its health servers');
+  });
+}
+
+story(t, 'nothing is programmed before services and slices are synced', async (t, w) => {
+  await w.tell(service('svc1'), upsert(makeSlice()), upsert(makeNode({ zone: 'a' })));
+  await w.clock.advance(2 * HOUR_MS);
+  t.same(w.syncs(), []);
+  t.equal(w.health.isHealthy(), true, 'nothing was asked for');
+  await w.tell(synced('Service'));
+  t.same(w.syncs(), []);
+  await w.tell(synced('EndpointSlice'));
+  t.same(w.syncs(), ['7200 svc1!'], 'the second "synced" starts the first sync at once');
+  t.same([...w.plane.programmed.keys()], ['ns1/svc1']);
+  t.equal(w.plane6.syncs.length, 1, 'of every family');
+});
+
+story(t, 'a sync even when there is nothing at all: static rules', async (t, w) => {
+  await w.tell(...allSynced);
+  t.same(w.syncs(), ['0 !']);
+});
+
+t.test('changes', async (t) => {
+  story(t, 'run at once, and those of the minimum interval together', async (t, w) => {
+    await w.tell(...allSynced);
+    await w.clock.advance(5000);
+    await w.tell(service('a'));
+    await w.tell(service('b'));
+    await w.clock.advance(300);
+    await w.tell(service('c'), remove('Service', 'ns1/b'));
+    await w.clock.advance(5000);
+    t.same(w.syncs(), ['0 !', '5 a', '6 c']);
+  });
+
+  story(t, 'that change nothing start no sync', async (t, w) => {
+    await w.tell(service('a'), ...allSynced);
+    await w.clock.advance(5000);
+    await w.tell(service('a'), remove('Service', 'ns1/unknown'), remove('EndpointSlice', 'ns1/unknown'));
+    await w.clock.advance(5000);
+    t.same(w.syncs(), ['0 a!']);
+  });
+
+  story(t, 'during a sync are not lost, and are not counted as answered', async (t, w) => {
+    await w.tell(...allSynced);
+    await w.clock.advance(5000);
+    w.plane.lastsMs = 70_000;
+    await w.tell(service('a'));
+    await w.clock.advance(10_000);
+    await w.tell(service('b'));
+    await w.clock.advance(60_000);
+    t.same(w.syncs(), ['0 !', '5 a'], 'the first one has just ended');
+    t.same([...w.plane.programmed.keys()], ['ns1/a']);
+    await w.clock.advance(65_000);
+    t.equal(w.health.isHealthy(), false, 'the second still waits');
+    await w.clock.advance(20_000);
+    t.same(w.syncs(), ['0 !', '5 a', '76 b']);
+    t.equal(w.health.isHealthy(), true);
+  });
+
+  story(t, 'of one family do not touch the other', async (t, w) => {
+    await w.tell(...allSynced);
+    await w.tell(
+      upsert(makeService({ name: 'six', clusterIP: 'fd00::1' })),
+      upsert(makeSlice({ serviceName: 'six', addressType: 'IPv6', endpoints: [makeSliceEndpoint('fd00::2')] })),
+      upsert(makeSlice({ serviceName: 'name', addressType: 'FQDN', endpoints: [makeSliceEndpoint('example.org')] })),
+    );
+    await w.clock.advance(5000);
+    t.same(w.syncs(), ['0 !'], 'IPv4');
+    t.same(w.plane6.syncs[1]?.dirty, ['ns1/six'], 'IPv6');
+    t.equal(w.plane6.programmed.get(key('ns1/six'))?.ports[0]?.clusterEndpoints[0]?.text, '[fd00::2]:80');
+  });
+});
+
+t.test('a failed sync', async (t) => {
+  story(t, 'keeps its work, is tried again after the sync period, and then in full', async (t, w) => {
+    await w.tell(service('a'), ...allSynced);
+    await w.clock.advance(5000);
+    w.plane.failures = 2;
+    await w.tell(service('b'), service('c'));
+    await w.clock.advance(29_000);
+    t.same(w.syncs(), ['0 a!', '5 b,c']);
+    t.equal(w.plane.programmed.size, 2, 'half of the work was done');
+    await w.clock.advance(60_000);
+    t.same(w.syncs(), ['0 a!', '5 b,c', '35 b,c!', '65 b,c!']);
+    t.equal(w.plane.programmed.size, 3);
+    await w.clock.advance(120_000);
+    t.equal(w.syncs().length, 4, 'and rests');
+    t.equal(w.lines.filter((l) => l.includes('sync failed')).length, 2);
+  });
+
+  story(t, 'is followed at once by a change, with the work of both', async (t, w) => {
+    await w.tell(...allSynced);
+    await w.clock.advance(5000);
+    w.plane.failures = 1;
+    await w.tell(service('a'));
+    await w.clock.advance(2000);
+    await w.tell(service('b'));
+    t.same(w.syncs(), ['0 !', '5 a', '7 a,b!']);
+    await w.clock.advance(5000);
+    await w.tell(service('c'));
+    t.same(w.syncs().at(-1), '12 c', 'the one after is partial again');
+  });
+
+  story(t, 'at the start is tried again too', async (t, w) => {
+    w.plane.failures = 1;
+    await w.tell(service('a'), ...allSynced);
+    await w.clock.advance(30_000);
+    t.same(w.syncs(), ['0 a!', '30 a!']);
+  });
+
+  story(t, 'keeps health queued: unhealthy until one succeeds', async (t, w) => {
+    await w.tell(...allSynced);
+    await w.clock.advance(5000);
+    w.plane.failures = 3;
+    await w.tell(service('a'));
+    await w.clock.advance(59_999);
+    t.equal(w.health.livez().status, 200);
+    await w.clock.advance(1);
+    t.equal(w.health.livez().status, 503);
+    t.equal(w.health.healthz().status, 503);
+    await w.clock.advance(30_000);
+    t.equal(w.health.livez().status, 200);
+  });
+});
+
+t.test('full syncs', async (t) => {
+  story(t, 'happen when more than an hour has passed', async (t, w) => {
+    await w.tell(...allSynced);
+    await w.clock.advance(HOUR_MS);
+    await w.tell(service('a'));
+    await w.clock.advance(1000);
+    await w.tell(service('b'));
+    await w.clock.advance(1000);
+    t.same(w.syncs(), ['0 !', '3600 ', '3601 a!', '3602 b']);
+  });
+
+  story(t, 'and not then, if the dataplane leaves them out', async (t, w) => {
+    w.plane.skipsPeriodicFullSync = true;
+    await w.tell(...allSynced);
+    await w.clock.advance(2 * HOUR_MS);
+    await w.tell(service('a'));
+    await w.clock.advance(5000);
+    t.notOk(
+      w
+        .syncs()
+        .slice(1)
+        .some((s) => s.endsWith('!')),
+    );
+    w.plane.failures = 1;
+    await w.tell(service('b'));
+    await w.clock.advance(30_000);
+    t.equal(w.syncs().at(-1), '7235 b!', 'a failure still calls for one');
+  });
+
+  story(t, 'repair a loss at once', async (t, w) => {
+    await w.tell(service('a'), ...allSynced);
+    await w.clock.advance(10);
+    w.plane.lose('flushed');
+    t.equal(w.plane.programmed.size, 0);
+    await w.clock.advance(0);
+    t.same(w.syncs(), ['0 a!', '0.01 !']);
+    t.equal(w.plane.programmed.size, 1);
+    t.match(w.lines.join(''), /"reason":"flushed"/);
+  });
+
+  story(t, 'repair a loss noticed while a sync runs', async (t, w) => {
+    await w.tell(service('a'), ...allSynced);
+    await w.clock.advance(5000);
+    w.plane.lastsMs = 2000;
+    await w.tell(service('b'));
+    await w.clock.advance(1000);
+    w.plane.lose('flushed');
+    await w.clock.advance(5000);
+    t.same(w.syncs(), ['0 a!', '5 b', '7 !']);
+    t.equal(w.plane.programmed.size, 2);
+  });
+});
+
+story(t, 'a zone', async (t, w) => {
+  const hinted = makeSlice({
+    serviceName: 'a',
+    endpoints: [
+      makeSliceEndpoint('10.0.0.1', { zoneHints: ['east'] }),
+      makeSliceEndpoint('10.0.0.2', { zoneHints: ['west'] }),
+    ],
+  });
+  await w.tell(service('a'), service('b'), upsert(hinted), upsert(makeNode({ zone: 'east' })), ...allSynced);
+  const reachable = () => w.plane.programmed.get(key('ns1/a'))?.ports[0]?.reachableEndpoints.map((e) => e.ip);
+  t.same(reachable(), ['10.0.0.1'], 'known before the first sync');
+  await w.clock.advance(5000);
+  await w.tell(upsert(makeNode({ zone: 'east', resourceVersion: '2' })));
+  await w.tell(remove('Node', NODE_NAME));
+  t.equal(w.syncs().length, 1, 'one that stays, and a node that goes, change nothing');
+  await w.tell(upsert(makeNode({ zone: 'west' })));
+  t.same(w.syncs(), ['0 a,b!', '5 a'], 'only the services with hints, and not in full');
+  t.same(reachable(), ['10.0.0.2']);
+});
+
+story(t, 'service CIDRs', async (t, w) => {
+  const cidrs = (name: string, list: readonly string[]) =>
+    upsert({ kind: 'ServiceCIDR', key: key(name), name, resourceVersion: '1', cidrs: list });
+  await w.tell(cidrs('a', ['10.0.0.0/16', 'fd00::/112']), cidrs('b', ['10.0.0.0/16', '10.1.0.0/16']), ...allSynced);
+  await w.clock.advance(5000);
+  await w.tell(remove('ServiceCIDR', 'a'));
+  await w.clock.advance(5000);
+  t.equal(w.syncs().length, 1, 'start no sync');
+  await w.tell(service('a'));
+  t.same(
+    w.plane.syncs.map((s) => s.serviceCIDRs),
+    [
+      ['10.0.0.0/16', 'fd00::/112', '10.1.0.0/16'],
+      ['10.0.0.0/16', '10.1.0.0/16'],
+    ],
+    'one that two objects name lives as long as either',
+  );
+});
+
+story(t, 'a refused service', async (t, w) => {
+  const count = () => w.value('switchyard_refused_services', { ip_family: 'IPv4' });
+  w.plane.refuses.add(key('ns1/bad'));
+  await w.tell(service('bad'), service('good'), ...allSynced);
+  t.same([...w.plane.programmed.keys()], ['ns1/good'], 'is left out alone');
+  t.same(w.refused, [{ service: 'ns1/bad', rule: '-A X ns1/bad', reason: 'Invalid argument' }]);
+  t.equal(await count(), 1);
+  const said = w.lines.filter((l) => l.includes('refused')).map((l) => JSON.parse(l));
+  t.match(said, [{ level: 50, service: 'ns1/bad', rule: '-A X ns1/bad', reason: 'Invalid argument', family: 'IPv4' }]);
+  await w.clock.advance(5000);
+  await w.tell(service('other'));
+  t.equal(w.refused.length, 1, 'is reported once');
+  t.equal(await count(), 1, 'and counted as long as it is out');
+  w.plane.refuses.clear();
+  await w.clock.advance(5000);
+  await w.tell(service('bad', 81));
+  t.equal(await count(), 0, 'comes back when it changes');
+  t.equal(w.plane.programmed.size, 3);
+});
+
+story(t, 'success is told in metrics, health servers and to the flow clean-up; failure is not', async (t, w) => {
+  const v4 = { ip_family: 'IPv4' };
+  const lb = makeService({
+    name: 'lb',
+    type: 'LoadBalancer',
+    ports: [{ name: '', protocol: 'UDP', port: 53, nodePort: 30053 }],
+    externalTrafficPolicy: 'Local',
+    internalTrafficPolicy: 'Local',
+    healthCheckNodePort: 31000,
+  });
+  const slice = (nodeName: string, triggerTimeMs: number) =>
+    upsert(
+      makeSlice({
+        serviceName: 'lb',
+        triggerTimeMs,
+        ports: [makeSlicePort({ protocol: 'UDP', port: 53 })],
+        endpoints: [makeSliceEndpoint('10.0.0.1', { nodeName }), makeSliceEndpoint('10.0.0.2', { nodeName })],
+      }),
+    );
+  await w.tell(...allSynced);
+  await w.clock.advance(5000);
+  w.plane.failures = 1;
+  w.plane.lastsMs = 500;
+  await w.tell(upsert(lb), slice('elsewhere', w.startMs + 4000));
+  t.equal(await w.value('kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds', v4), (w.startMs + 5000) / 1000);
+  await w.clock.advance(1000);
+  t.equal(await w.value('kubeproxy_sync_proxy_rules_last_timestamp_seconds', v4), w.startMs / 1000);
+  t.same(w.serviceHealth, { services: [], counts: {}, closed: 0 });
+  t.same(w.flows, []);
+  t.equal(await w.value('kubeproxy_network_programming_duration_seconds', v4), undefined);
+  t.equal(await w.value('kubeproxy_sync_partial_proxy_rules_duration_seconds', v4), 1, 'a failed sync took time, too');
+
+  await w.clock.advance(30_000);
+  t.equal(await w.value('kubeproxy_sync_proxy_rules_last_timestamp_seconds', v4), (w.startMs + 36_000) / 1000);
+  t.same(w.serviceHealth, { services: ['ns1/lb 31000'], counts: {}, closed: 0 });
+  t.same(w.flows, [['ns1/lb']]);
+  t.equal(
+    await w.value('kubeproxy_network_programming_duration_seconds', v4),
+    1,
+    'the change that failed first counts once',
+  );
+  for (const traffic_policy of ['internal', 'external']) {
+    t.equal(
+      await w.value('kubeproxy_sync_proxy_rules_no_local_endpoints_total', { ...v4, traffic_policy }),
+      1,
+      traffic_policy,
+    );
+  }
+  t.equal(await w.value('kubeproxy_sync_proxy_rules_duration_seconds', v4), 3);
+  t.equal(await w.value('kubeproxy_sync_full_proxy_rules_duration_seconds', v4), 2);
+
+  await w.tell(slice(NODE_NAME, w.startMs + 35_600));
+  t.equal(await w.value('kubeproxy_sync_proxy_rules_endpoint_changes_pending'), 1);
+  await w.clock.advance(2000);
+  t.same(w.serviceHealth.counts, { 'ns1/lb': 2 });
+  t.equal(w.flows.length, 2);
+  t.equal(
+    await w.value('kubeproxy_sync_proxy_rules_no_local_endpoints_total', { ...v4, traffic_policy: 'internal' }),
+    0,
+  );
+  t.equal(await w.value('kubeproxy_sync_proxy_rules_endpoint_changes_pending'), 0);
+  t.equal(await w.value('kubeproxy_sync_proxy_rules_endpoint_changes_total'), 2);
+  t.equal(await w.value('kubeproxy_sync_proxy_rules_service_changes_total'), 2, 'each family counts its own');
+});
+
+t.test('a defect ends the loop', async (t) => {
+  const clock = new FakeClock();
+  const plane = new FakeDataplane('IPv4', clock);
+  const model = new Model({ family: 'IPv4', nodeName: NODE_NAME });
+  model.takeChanges = () => {
+    throw new TypeError('a defect');
+  };
+  let closed = 0;
+  const proxier = new Proxier(
+    { minSyncPeriodMs: 0, syncPeriodMs: 1, maxSyncPeriodMs: 2 },
+    {
+      model,
+      dataplane: plane,
+      clock,
+      health: new ProxyHealth(1, clock),
+      metrics: createMetrics({ version: '', processMetrics: false }),
+      log: pino({ level: 'silent' }),
+      serviceHealth: { syncServices: async () => {}, syncEndpoints: () => {}, close: async () => void closed++ },
+      onRefused: () => {},
+    },
+  );
+  createFanOut([proxier])(synced('Service'));
+  createFanOut([proxier])(synced('EndpointSlice'));
+  await t.rejects(proxier.run(new AbortController().signal), { message: 'a defect' });
+  t.equal(closed, 1);
+});
