@@ -1,0 +1,100 @@
+/**
+ * Names in the kernel: chains and counters. Chain names are all the memory a fresh process has of the run before it,
+ * so they depend on nothing but what the chain is for. spec: iptables.md §1, §2.
+ *
+ * @module
+ */
+
+import { hash } from 'node:crypto';
+import type { Endpoint, ServicePort } from '../../proxier/types.ts';
+
+/** Name of a chain, at most 28 characters (the kernel's limit for a chain that is jumped to). */
+export type ChainName = string & { readonly __brand: 'ChainName' };
+
+/** The tables that hold rules. `mangle` holds the canary chain only, which is not rendered. */
+export type Table = 'filter' | 'nat';
+
+/** Filter first: it is committed first. */
+export const TABLES: readonly Table[] = ['filter', 'nat'];
+
+/**
+ * Checks that a text can be a chain name.
+ *
+ * @throws {SyntaxError} If it is empty, longer than 28 characters, begins with `-` or `!`, or holds a blank, a quote or a backslash.
+ */
+export function toChainName(text: string): ChainName {
+  if (!/^[^\s"'\\!-][^\s"'\\]{0,27}$/.test(text)) {
+    throw new SyntaxError(
+      `Cannot use ${JSON.stringify(text)} as a chain: must be 1..28 characters without blank or quote`,
+    );
+  }
+  return text as ChainName;
+}
+
+export const SERVICES = toChainName('KUBE-SERVICES');
+export const EXTERNAL_SERVICES = toChainName('KUBE-EXTERNAL-SERVICES');
+export const NODEPORTS = toChainName('KUBE-NODEPORTS');
+export const POSTROUTING = toChainName('KUBE-POSTROUTING');
+export const MARK_MASQ = toChainName('KUBE-MARK-MASQ');
+export const FORWARD = toChainName('KUBE-FORWARD');
+export const PROXY_FIREWALL = toChainName('KUBE-PROXY-FIREWALL');
+/** Shared with kubelet. */
+export const KUBE_FIREWALL = toChainName('KUBE-FIREWALL');
+/** Holds nothing; its loss tells that someone flushed the tables. */
+export const CANARY = toChainName('KUBE-PROXY-CANARY');
+
+/** Counter of packets dropped because conntrack calls them invalid. */
+export const CT_STATE_INVALID_COUNTER = 'ct_state_invalid_dropped_pkts';
+/** Counter of packets to node ports on loopback. */
+export const LOCALHOST_NODEPORTS_COUNTER = 'localhost_nps_accepted_pkts';
+
+const BASE32 = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ234567';
+
+/**
+ * First 16 characters of the base32 of SHA-256.
+ *
+ * 80 bits: among 1,000,000 chains two share a name with odds of 4 in 10^13.
+ */
+export function chainHash(text: string): string {
+  const digest = hash('sha256', text, 'buffer');
+  let out = '';
+  // 16 characters are 10 bytes: two groups of 40 bits, each read as 32 and 8 to stay within exact integers.
+  for (let at = 0; at < 10; at += 5) {
+    const high = digest.readUInt32BE(at);
+    const low = digest.readUInt8(at + 4);
+    for (let shift = 27; shift >= 2; shift -= 5) out += BASE32[(high >>> shift) & 31];
+    out += BASE32[((high & 3) << 3) | (low >>> 5)];
+    out += BASE32[low & 31];
+  }
+  return out;
+}
+
+/** The chains of one service port; they share one hash. */
+export interface ServicePortChains {
+  readonly clusterPolicy: ChainName;
+  readonly localPolicy: ChainName;
+  readonly firewall: ChainName;
+  readonly external: ChainName;
+}
+
+type Identity = Pick<ServicePort, 'name' | 'protocol'>;
+
+export function servicePortChains(port: Identity): ServicePortChains {
+  const suffix = chainHash(port.name + port.protocol.toLowerCase());
+  return {
+    clusterPolicy: `KUBE-SVC-${suffix}` as ChainName,
+    localPolicy: `KUBE-SVL-${suffix}` as ChainName,
+    firewall: `KUBE-FW-${suffix}` as ChainName,
+    external: `KUBE-EXT-${suffix}` as ChainName,
+  };
+}
+
+/** The chain of one endpoint of one service port. */
+export function endpointChain(port: Identity, endpoint: Pick<Endpoint, 'text'>): ChainName {
+  return `KUBE-SEP-${chainHash(port.name + port.protocol.toLowerCase() + endpoint.text)}` as ChainName;
+}
+
+/** True for a nat chain that belongs to one service or endpoint, whoever made it. */
+export function isServiceChain(name: string): boolean {
+  return /^KUBE-(?:SVC|SVL|SEP|FW|EXT)-/.test(name);
+}
