@@ -4,19 +4,27 @@
  * @module
  */
 
+import { readFileSync, writeFileSync } from 'node:fs';
 import type { ConntrackConfig } from '../config/types.ts';
+import { ensureSysctl, type Sysctl } from '../sys/proc.ts';
 
 /** Upper bound of the table size that is derived from the number of CPUs. */
 const MAX_SCALED = 1_048_576;
 
-/** The kernel's numbers. Paths as below /proc/sys, `net/netfilter/nf_conntrack_max`. */
-export interface ConntrackKernel {
-  /** Writes a sysctl, only when it has another value. */
-  ensureSysctl(path: string, value: number): Promise<void>;
-  /** Buckets of the table: /sys/module/nf_conntrack/parameters/hashsize. */
-  readHashSize(): Promise<number>;
-  writeHashSize(buckets: number): Promise<void>;
+/** Buckets of the connection table. Not a sysctl: a parameter of the module. */
+export interface ConntrackHashSize {
+  /** @throws If it cannot be read. */
+  get(): number;
+  /** @throws If it cannot be written. */
+  set(buckets: number): void;
 }
+
+const HASH_SIZE_PATH = '/sys/module/nf_conntrack/parameters/hashsize';
+
+export const realHashSize: ConntrackHashSize = {
+  get: () => Number(readFileSync(HASH_SIZE_PATH, 'latin1').trim()),
+  set: (buckets) => writeFileSync(HASH_SIZE_PATH, `${buckets}`, { flag: 'r+' }),
+};
 
 /**
  * The size of the connection table.
@@ -31,41 +39,34 @@ export function conntrackMax({ maxPerCore, min }: Pick<ConntrackConfig, 'maxPerC
 }
 
 /**
- * Writes every value that is configured.
+ * Writes every value that is configured and differs.
  *
- * @throws {Error} Naming the value, if one cannot be written.
+ * @throws {Error} If one cannot be written; the message names it.
  */
-export async function setConntrackSysctls(
+export function setConntrackSysctls(
   config: ConntrackConfig,
   cpus: number,
-  kernel: ConntrackKernel,
-): Promise<void> {
-  const max = conntrackMax(config, cpus);
+  { sysctl, hashSize }: { readonly sysctl: Sysctl; readonly hashSize: ConntrackHashSize },
+): void {
+  const set = (name: string, value: number) => {
+    if (value > 0) ensureSysctl(sysctl, `net/netfilter/${name}`, value);
+  };
   const seconds = (ms: number) => Math.trunc(ms / 1000);
-  const wanted: readonly (readonly [name: string, value: number])[] = [
-    ['nf_conntrack_max', max],
-    ['nf_conntrack_tcp_timeout_established', seconds(config.tcpEstablishedTimeoutMs)],
-    ['nf_conntrack_tcp_timeout_close_wait', seconds(config.tcpCloseWaitTimeoutMs)],
-    ['nf_conntrack_tcp_be_liberal', config.tcpBeLiberal ? 1 : 0],
-    ['nf_conntrack_udp_timeout', seconds(config.udpTimeoutMs)],
-    ['nf_conntrack_udp_timeout_stream', seconds(config.udpStreamTimeoutMs)],
-  ];
-  for (const [name, value] of wanted) {
-    if (value <= 0) continue;
-    await attempt(`${name} to ${value}`, () => kernel.ensureSysctl(`net/netfilter/${name}`, value));
-    if (name !== 'nf_conntrack_max') continue;
-    const buckets = Math.trunc(value / 4);
-    await attempt(`the conntrack hash size to ${buckets}`, async () => {
-      if ((await kernel.readHashSize()) < buckets) await kernel.writeHashSize(buckets);
-    });
-  }
+  const max = conntrackMax(config, cpus);
+  set('nf_conntrack_max', max);
+  if (max > 0) ensureHashSize(hashSize, Math.trunc(max / 4));
+  set('nf_conntrack_tcp_timeout_established', seconds(config.tcpEstablishedTimeoutMs));
+  set('nf_conntrack_tcp_timeout_close_wait', seconds(config.tcpCloseWaitTimeoutMs));
+  set('nf_conntrack_tcp_be_liberal', config.tcpBeLiberal ? 1 : 0);
+  set('nf_conntrack_udp_timeout', seconds(config.udpTimeoutMs));
+  set('nf_conntrack_udp_timeout_stream', seconds(config.udpStreamTimeoutMs));
 }
 
-async function attempt(what: string, write: () => Promise<void>): Promise<void> {
+function ensureHashSize(hashSize: ConntrackHashSize, buckets: number): void {
   try {
-    await write();
+    if (hashSize.get() < buckets) hashSize.set(buckets);
   } catch (cause) {
     const why = cause instanceof Error ? cause.message : String(cause);
-    throw new Error(`Cannot set ${what}: ${why}`, { cause });
+    throw new Error(`Cannot set the hash size of conntrack to ${buckets}: ${why}`, { cause });
   }
 }
