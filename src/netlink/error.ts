@@ -19,9 +19,9 @@ export type NetlinkFailure =
   | { readonly code: 'INTERRUPTED'; readonly tries: number };
 
 const ERRNO_NAMES: ReadonlyMap<number, string> = new Map(
-  // EAGAIN and EWOULDBLOCK are one number here; the first name is the usual one.
   Object.entries(constants.errno)
-    .reverse()
+    // One number has two names; these are the ones the kernel does not use.
+    .filter(([name]) => name !== 'EWOULDBLOCK' && name !== 'ENOTSUP')
     .map(([name, value]) => [value, name]),
 );
 

@@ -38,7 +38,7 @@ export class RestoreRefusedError extends Error {
 }
 
 /** True if the tool gave up waiting for another one that holds the lock of the tables. */
-export function saysLocked(error: unknown): error is ExecError {
+export function saysLocked(error: unknown): boolean {
   return (
     error instanceof ExecError &&
     error.failure.code === 'EXITED' &&
