@@ -14,7 +14,16 @@ import { asJson, isJsonObject, type Json, type KubeObject, keyOf, toKubeObject }
 import { apiVersionOf, RESOURCES, type Resource, resourceOfKind } from './resources.ts';
 import { conform } from './schema.ts';
 import { heldResources } from './service.ts';
-import { alreadyExists, badRequest, conflict, type FieldError, invalid, invalidObject, notFound } from './status.ts';
+import {
+  alreadyExists,
+  badRequest,
+  conflict,
+  type FieldError,
+  forbiddenRequest,
+  invalid,
+  invalidObject,
+  notFound,
+} from './status.ts';
 import { type Entry, Store } from './store.ts';
 
 /** What a write is about: one object, or its status alone. */
@@ -49,6 +58,12 @@ export interface RegistryOptions {
   readonly historyLimit: number;
 }
 
+export interface RegistryDeps {
+  readonly clock: Pick<Clock, 'now'>;
+  /** Calls what ends a namespace that a client has deleted, now or some time later. */
+  readonly afterGrace: (finish: () => void) => void;
+}
+
 const NAMESPACES = resourceOfKind('Namespace');
 
 function keyFor(target: Pick<Target, 'namespace' | 'name'>): string {
@@ -71,12 +86,12 @@ function differsInSpec(a: KubeObject, b: KubeObject): boolean {
 export class Registry {
   readonly store: Store;
   readonly allocations: Allocations;
-  readonly #clock: Pick<Clock, 'now'>;
+  readonly #deps: RegistryDeps;
 
-  constructor(options: RegistryOptions, deps: { readonly clock: Pick<Clock, 'now'> }) {
+  constructor(options: RegistryOptions, deps: RegistryDeps) {
     this.store = new Store(new Set(RESOURCES.map((r) => r.storage)), options.historyLimit);
     this.allocations = new Allocations(options.serviceCIDRs, options.nodePorts);
-    this.#clock = deps.clock;
+    this.#deps = deps;
     // Not kept in their own maps: whatever way a Service or ServiceCIDR changes, the pools follow.
     this.store.listen('services', ({ before, after }) => {
       const held = (entry: Entry | undefined) => (entry ? heldResources(entry.object) : []);
@@ -89,7 +104,7 @@ export class Registry {
   }
 
   #timestamp(): string {
-    return new Date(this.#clock.now()).toISOString().replace(/\.\d+Z$/, 'Z');
+    return new Date(this.#deps.clock.now()).toISOString().replace(/\.\d+Z$/, 'Z');
   }
 
   /** @throws {ApiError} 404. */
@@ -144,8 +159,13 @@ export class Registry {
     const { metadata } = object;
     if (metadata.resourceVersion) throw badRequest('resourceVersion should not be set on objects to be created');
     metadata.name ??= metadata.generateName ? metadata.generateName + randomBytes(4).toString('hex').slice(0, 5) : '';
-    if (resource.namespaced && NAMESPACES && !this.store.get(NAMESPACES.storage, namespace)) {
-      throw notFound(NAMESPACES, namespace);
+    if (resource.namespaced && NAMESPACES) {
+      const home = this.store.get(NAMESPACES.storage, namespace);
+      if (home === undefined) throw notFound(NAMESPACES, namespace);
+      if (home.object.metadata.deletionTimestamp) {
+        const why = `unable to create new content in namespace ${namespace} because it is being terminated`;
+        throw forbiddenRequest(resource, metadata.name, why);
+      }
     }
     if (this.store.get(resource.storage, keyOf(object))) throw alreadyExists(resource, metadata.name);
     if (resource.dropsStatusOnCreate) delete object.status;
@@ -224,7 +244,7 @@ export class Registry {
   }
 
   /**
-   * Deletes an object; one with finalizers is only marked. A namespace takes everything in it along.
+   * Deletes an object; one with finalizers is only marked. So is a namespace: it goes after its grace, with everything in it.
    *
    * @returns The object as it last was.
    * @throws {ApiError} 404, 409 (preconditions).
@@ -247,16 +267,25 @@ export class Registry {
       marked.metadata.deletionTimestamp = this.#timestamp();
       return this.store.put(resource.storage, marked).object;
     }
-    if (resource === NAMESPACES) this.#emptyNamespace(name);
+    if (resource === NAMESPACES) {
+      if (metadata.deletionTimestamp) return entry.object;
+      const marked = toKubeObject(entry.object);
+      marked.metadata.deletionTimestamp = this.#timestamp();
+      marked.status = { ...marked.status, phase: 'Terminating' };
+      const { object } = this.store.put(resource.storage, marked);
+      this.#deps.afterGrace(() => this.#finishNamespace(name));
+      return object;
+    }
     return this.store.remove(resource.storage, entry.key)?.object ?? entry.object;
   }
 
-  #emptyNamespace(namespace: string): void {
+  #finishNamespace(namespace: string): void {
     for (const { storage } of RESOURCES.filter((r) => r.namespaced && r.convert === undefined)) {
       for (const { key, object } of [...this.store.sorted(storage)]) {
         if (object.metadata.namespace === namespace) this.store.remove(storage, key);
       }
     }
+    if (NAMESPACES) this.store.remove(NAMESPACES.storage, namespace);
   }
 
   /**

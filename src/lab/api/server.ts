@@ -94,18 +94,23 @@ export interface ApiServer {
 }
 
 const RECORDS = 1000;
+
+/** A client that deletes a namespace and what is in it, as `kubectl delete -f` does, still finds the rest. */
+const NAMESPACE_GRACE_MS = 500;
+
 const NAMESPACES = ['default', 'kube-node-lease', 'kube-public', 'kube-system'];
 
 /** Starts a server. @throws {SyntaxError} If a service CIDR is none. Rejects if the address cannot be listened on. */
 export async function createApiServer(options: ApiServerOptions = {}): Promise<ApiServer> {
   const { host = '127.0.0.1', port = 0, tls, token, clock = realClock } = options;
+  const closing = new AbortController();
   const registry = new Registry(
     {
       serviceCIDRs: options.serviceCIDRs ?? ['10.43.0.0/16', 'fd00:10:43::/112'],
       nodePorts: options.nodePorts ?? { from: 30000, to: 32767 },
       historyLimit: options.historyLimit ?? 20_000,
     },
-    { clock },
+    { clock, afterGrace: (finish) => void clock.sleep(NAMESPACE_GRACE_MS, closing.signal).then(finish) },
   );
   const objects = new ObjectsApi(registry, clock);
   const watches: WatchApi = new WatchApi(
@@ -125,7 +130,6 @@ export async function createApiServer(options: ApiServerOptions = {}): Promise<A
   });
   for (const name of NAMESPACES) registry.ensureNamespace(name);
 
-  const closing = new AbortController();
   const byPath: Record<string, number> = {};
   const records: (Omit<RequestRecord, 'code'> & { code: number })[] = [];
   let requests = 0;

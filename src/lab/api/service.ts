@@ -83,7 +83,12 @@ export function heldResources(service: KubeObject): (string | number)[] {
   const { clusterIP, clusterIPs, ports, healthCheckNodePort } = service.spec;
   const values = [clusterIP, healthCheckNodePort, ...entries(clusterIPs)];
   for (const port of entries(ports)) if (isJsonObject(port)) values.push(port['nodePort']);
-  return values.filter((v) => (typeof v === 'string' && familyOf(v) !== undefined) || (typeof v === 'number' && v > 0));
+  const held: (string | number)[] = [];
+  for (const value of values) {
+    if (typeof value === 'string' && familyOf(value) !== undefined) held.push(value);
+    if (typeof value === 'number' && value > 0) held.push(value);
+  }
+  return held;
 }
 
 /** What a new version leaves out and the old one had been given is kept; what the new type has no use for goes. */

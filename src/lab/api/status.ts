@@ -123,6 +123,15 @@ export function conflict(about: About, name: string, why?: string): ApiError {
   });
 }
 
+export function forbiddenRequest(about: About, name: string, why: string): ApiError {
+  return new ApiError({
+    code: 403,
+    reason: 'Forbidden',
+    message: `${named(about)} "${name}" is forbidden: ${why}`,
+    details: { name, ...(about.group && { group: about.group }), kind: about.plural },
+  });
+}
+
 /** 422: the object is well-formed and not acceptable; each field is a cause. */
 export function invalidObject(about: About, name: string, errors: readonly FieldError[]): ApiError {
   const texts = errors.map((e) => `${e.field}: ${e.message}`);
