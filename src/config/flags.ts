@@ -58,11 +58,6 @@ export const FLAGS = {
     group: 'API server:',
     help: "URL of the API server, instead of the kubeconfig's; of several, the next one is tried when one fails",
   }),
-  'kube-api-content-type': textFlag('<type>', {
-    ...unused('Content type of requests; JSON is always used'),
-    field: 'clientConnection.contentType',
-    default: clientConnection.contentType,
-  }),
   'kube-api-qps': numberFlag({
     group: 'API server:',
     field: 'clientConnection.qps',
@@ -315,6 +310,11 @@ export const FLAGS = {
     field: 'logging.format',
     default: logging.format,
     help: 'text or json; json is JSON on a terminal too',
+  }),
+  'kube-api-content-type': textFlag('<type>', {
+    ...unused('Content type of requests; JSON is always used'),
+    field: 'clientConnection.contentType',
+    default: clientConnection.contentType,
   }),
   vmodule: vmoduleFlag(unused('Verbosity of single files', { field: 'logging.vmodule' })),
   'log-flush-frequency': durationFlag(
