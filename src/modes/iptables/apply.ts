@@ -1,0 +1,498 @@
+/**
+ * The iptables dataplane of one family: brings the kernel in line with the plans. spec: iptables.md §4, §8, §10, §12.
+ *
+ *     partial sync   dirty services: rules applied before → rules wanted → one restore, or no process at all
+ *     full sync      iptables-save → difference with everything wanted → restores of what differs
+ *
+ * Rendering is pure, so what is applied is remembered as plans, not as rules. A partial sync that is refused because the kernel
+ * is not what it was left as becomes a full one in the same call.
+ *
+ * @module
+ */
+
+import type { ObjectKey, ServicePlan } from '../../proxier/types.ts';
+import type { Clock } from '../../sys/clock.ts';
+import type { Dataplane, Refusal, Snapshot, SyncOptions, SyncReport } from '../mode.ts';
+import { watchCanary } from './canary.ts';
+import {
+  buildRestore,
+  deltaFromDump,
+  type Edit,
+  type OwnedEdits,
+  type RestoreInput,
+  serviceDelta,
+  staticDelta,
+} from './delta.ts';
+import { type FactsDeps, readFacts } from './facts.ts';
+import { type ChainName, isServiceChain, TABLES, type Table, toChainName } from './names.ts';
+import type { DynamicFacts, IptablesOptions } from './options.ts';
+import { parseSave, type SavedRules } from './parse.ts';
+import { RestoreRefusedError } from './refusal.ts';
+import { countRules, LARGE_CLUSTER_ENDPOINTS, renderService, type ServiceRules } from './render.ts';
+import { renderStatic, type StaticChain } from './static.ts';
+import type { Tools } from './tools.ts';
+import { blame, countWritten, type RuleCounts, removal, withoutRemovals, writeInHalves } from './write.ts';
+
+/** What a sync tells about itself. */
+export interface IptablesMetrics {
+  /** A restore was refused. `partial`: in a partial sync. */
+  restoreFailed(partial: boolean): void;
+  /**
+   * After each sync, for each table.
+   *
+   * @param total - Rules of ours, as a first full sync would write them; jumps from built-in chains are not counted.
+   * @param last - Rules this sync wrote, jumps included. 0 if nothing differed.
+   */
+  rules(table: Table, total: number, last: number): void;
+}
+
+/** One line per event, with fields. */
+export interface DataplaneLog {
+  info(fields: object, message: string): void;
+  warn(fields: object, message: string): void;
+}
+
+export interface IptablesDeps extends Pick<FactsDeps, 'nfacct' | 'nodeAddresses'> {
+  readonly tools: Tools;
+  readonly clock: Clock;
+  readonly metrics: IptablesMetrics;
+  readonly log: DataplaneLog;
+}
+
+export interface IptablesDataplaneOptions extends IptablesOptions {
+  /** Also the time between looks at the canary, and between removals of stale chains in large-cluster mode. */
+  readonly syncPeriodMs: number;
+}
+
+/**
+ * Services per restore when much is new, in the nft flavour: its cost grows with the square of the input. 5,000 services with 2
+ * endpoints took 6.0 s at once, 1.2 s in restores of 250, 1.5 s in restores of 100 or 1,000 (2 cores, iptables 1.8.9, Linux 6.18).
+ * The legacy flavour replaces the whole table each time, so there one restore is cheapest.
+ */
+const CHUNK_SERVICES = 250;
+/** Refusals in a row that lead to nobody before the input is tried in halves. The first may be a race with another program. */
+const UNCLEAR_TRIES = 2;
+
+/** What is in the kernel of one service. */
+interface Applied {
+  readonly plan: ServicePlan;
+  readonly comments: boolean;
+}
+
+/** What a full sync does with a service that was refused: the rules it had before, or none. */
+type Fallback = 'last good' | 'nothing';
+
+interface Change {
+  readonly key: ObjectKey;
+  readonly next: Applied | undefined;
+  readonly edits: readonly Edit[];
+  readonly added: RuleCounts;
+  /** Chains this change writes, and chains it would take away. */
+  readonly declares: readonly ChainName[];
+  readonly removes: readonly ChainName[];
+}
+
+export function createIptablesDataplane(deps: IptablesDeps, options: IptablesDataplaneOptions): Dataplane {
+  return new IptablesDataplane(deps, options);
+}
+
+class IptablesDataplane implements Dataplane {
+  readonly mode = 'iptables';
+  readonly family;
+  skipsPeriodicFullSync = false;
+  readonly #deps: IptablesDeps;
+  readonly #options: IptablesDataplaneOptions;
+  readonly #factsDeps: FactsDeps;
+  /** Facts behind the rules in the kernel; undefined if the kernel may hold anything. */
+  #facts: DynamicFacts | undefined;
+  #nodeIPs: DynamicFacts['nodeIPs'] = [];
+  #applied = new Map<ObjectKey, Applied>();
+  #total: RuleCounts = { filter: 0, nat: 0 };
+  /** Services left out. What was applied of one before, stays. */
+  #refused = new Set<ObjectKey>();
+  /** Chains that nothing refers to, whose removal waits for a sync that is due for it (large-cluster mode). */
+  #stale = new Set<ChainName>();
+  #lastCleanupMs = Number.NEGATIVE_INFINITY;
+  /** Stale chains the kernel keeps because a foreign rule jumps to them. */
+  #held = new Set<ChainName>();
+  #lastHeldTryMs = Number.NEGATIVE_INFINITY;
+
+  constructor(deps: IptablesDeps, options: IptablesDataplaneOptions) {
+    this.family = options.family;
+    this.#deps = deps;
+    this.#options = options;
+    const onUnknown = (error: unknown, what: string) =>
+      deps.log.warn({ family: options.family, what, error: describe(error) }, 'cannot find out; going on without it');
+    this.#factsDeps = { nfacct: deps.nfacct, nodeAddresses: deps.nodeAddresses, onUnknown };
+  }
+
+  async sync(snapshot: Snapshot, { full }: SyncOptions, signal?: AbortSignal): Promise<SyncReport> {
+    const known = this.#facts;
+    // Whatever fails from here on leaves the kernel unknown, and the next sync reads it.
+    this.#facts = undefined;
+    this.skipsPeriodicFullSync = snapshot.endpointCount > LARGE_CLUSTER_ENDPOINTS;
+    const written: RuleCounts = { filter: 0, nat: 0 };
+    const refused =
+      (full || known === undefined ? undefined : await this.#partial(snapshot, known, written, signal)) ??
+      (await this.#full(snapshot, written, signal));
+    for (const table of TABLES) this.#deps.metrics.rules(table, this.#total[table], written[table]);
+    return { refused, refusedServices: new Set(this.#refused) };
+  }
+
+  async monitor(onLost: (reason: string) => void, signal: AbortSignal): Promise<void> {
+    const { tools, clock, log } = this.#deps;
+    const onUnknown = (error: unknown) =>
+      log.warn({ family: this.family, error: describe(error) }, 'cannot look for the canary chains; trying again');
+    await watchCanary({ tools, clock, onUnknown }, this.#options.syncPeriodMs, onLost, signal);
+  }
+
+  #readFacts(counters: DynamicFacts['counters'] | undefined): Promise<DynamicFacts> {
+    return readFacts(this.#options, this.#factsDeps, { counters, nodeIPs: this.#nodeIPs });
+  }
+
+  /** The sync succeeded: this is what the kernel has. */
+  #settle(facts: DynamicFacts): void {
+    this.#facts = facts;
+    this.#nodeIPs = facts.nodeIPs;
+  }
+
+  #cleanupIsDue(): boolean {
+    return !this.skipsPeriodicFullSync || this.#deps.clock.now() - this.#lastCleanupMs > this.#options.syncPeriodMs;
+  }
+
+  // -------------------------------------------------------------------------------------------------------
+  // Partial
+
+  /** @returns Undefined if the kernel is not what it was left as: only a full sync helps. */
+  async #partial(
+    snapshot: Snapshot,
+    known: DynamicFacts,
+    written: RuleCounts,
+    signal: AbortSignal | undefined,
+  ): Promise<readonly Refusal[] | undefined> {
+    const facts = await this.#readFacts(known.counters);
+    const refusals: Refusal[] = [];
+    const statics = renderStatic(this.#options, facts);
+    const staticBefore = renderStatic(this.#options, known);
+    const staticEdits = staticDelta(staticBefore, statics);
+    const due = this.#cleanupIsDue();
+    // Inserted at the head one after the other: the first key comes to stand first.
+    let changes: Change[] = [];
+    for (const key of [...snapshot.dirty].sort().reverse()) {
+      try {
+        changes.push(this.#change(key, snapshot.services.get(key), known, facts));
+      } catch (error) {
+        refusals.push(renderRefusal(key, error));
+      }
+    }
+    for (;;) {
+      const input = this.#partialInput(staticEdits, changes, due);
+      if (input.text === '') break;
+      try {
+        await this.#deps.tools.restore(input.text, signal);
+        countWritten(input, written);
+        break;
+      } catch (error) {
+        if (!(error instanceof RestoreRefusedError)) throw error;
+        this.#deps.metrics.restoreFailed(true);
+        const culprits = blame(input, error);
+        if (culprits?.repeatable !== true || culprits.held.length > 0) {
+          this.#deps.log.info({ family: this.family, reason: error.reason }, 'partial sync refused; syncing in full');
+          return undefined;
+        }
+        refusals.push(...culprits.refusals);
+        const out = new Set(culprits.refusals.map(({ service }) => service));
+        changes = changes.filter(({ key }) => !out.has(key));
+      }
+    }
+    for (const key of snapshot.dirty) this.#refused.delete(key);
+    for (const { service } of refusals) this.#refused.add(service);
+    this.#accept(changes, due);
+    const staticAdded = difference(countRules(staticBefore), countRules(statics));
+    for (const table of TABLES) this.#total[table] += staticAdded[table];
+    this.#settle(facts);
+    await this.#retryHeld(signal);
+    return refusals;
+  }
+
+  /** @throws {RangeError} If the plan cannot be rendered. */
+  #change(key: ObjectKey, plan: ServicePlan | undefined, known: DynamicFacts, facts: DynamicFacts): Change {
+    const applied = this.#applied.get(key);
+    const next = plan && { plan, comments: !this.skipsPeriodicFullSync };
+    const before = applied && renderService(applied.plan, this.#options, known, applied);
+    const after = next && renderService(next.plan, this.#options, facts, next);
+    const edits = serviceDelta(before, after);
+    const chains = (op: Edit['op']) => edits.filter((edit) => edit.op === op).map(({ chain }) => chain);
+    const removes = chains('remove');
+    return {
+      key,
+      next,
+      edits,
+      added: difference(before && countRules(before), after && countRules(after)),
+      declares: chains('declare').filter((chain) => !removes.includes(chain)),
+      removes,
+    };
+  }
+
+  #partialInput(staticEdits: readonly Edit[], changes: readonly Change[], due: boolean): RestoreInput {
+    const parts: OwnedEdits[] = [{ owner: 'static', edits: staticEdits }];
+    for (const { key, edits, removes } of changes) {
+      // Not due: chains that go stay as they are, complete but unreferenced.
+      const kept = due ? edits : edits.filter(({ chain }) => !removes.includes(chain));
+      parts.push({ owner: key, edits: kept });
+    }
+    if (due) {
+      const back = new Set(changes.flatMap(({ declares }) => declares));
+      const gone = [...this.#stale].filter((chain) => !back.has(chain)).sort();
+      parts.push({ owner: 'static', edits: gone.flatMap(removal) });
+    }
+    return buildRestore(parts);
+  }
+
+  #accept(changes: readonly Change[], due: boolean): void {
+    if (due) {
+      this.#stale.clear();
+      this.#lastCleanupMs = this.#deps.clock.now();
+    }
+    for (const { key, next, added, declares, removes } of changes) {
+      if (next === undefined) this.#applied.delete(key);
+      else this.#applied.set(key, next);
+      for (const table of TABLES) this.#total[table] += added[table];
+      for (const chain of declares) {
+        this.#stale.delete(chain);
+        this.#held.delete(chain);
+      }
+      if (!due) for (const chain of removes) this.#stale.add(chain);
+    }
+  }
+
+  /** A stale chain that a foreign rule held may be free by now. Its staying does no harm, so nothing fails here. */
+  async #retryHeld(signal: AbortSignal | undefined): Promise<void> {
+    const { clock, tools } = this.#deps;
+    if (this.#held.size === 0 || clock.now() - this.#lastHeldTryMs <= this.#options.syncPeriodMs) return;
+    this.#lastHeldTryMs = clock.now();
+    for (const chain of this.#held) {
+      try {
+        await tools.restore(buildRestore([{ owner: 'static', edits: removal(chain) }]).text, signal);
+        this.#held.delete(chain);
+      } catch (error) {
+        if (!(error instanceof RestoreRefusedError)) throw error;
+      }
+    }
+  }
+
+  // -------------------------------------------------------------------------------------------------------
+  // Full
+
+  async #full(snapshot: Snapshot, written: RuleCounts, signal: AbortSignal | undefined): Promise<readonly Refusal[]> {
+    const facts = await this.#readFacts(undefined);
+    const statics = renderStatic(this.#options, facts);
+    const fallbacks = new Map<ObjectKey, Fallback>();
+    const refusals = new Map<ObjectKey, Refusal>();
+    const refuse = (refusal: Refusal) => {
+      const key = refusal.service;
+      const before = fallbacks.get(key);
+      if (before === 'nothing') throw new Error(`Cannot leave out service "${key}": ${refusal.reason}`);
+      // What was there before may be wrong by now (other facts, other comments), so it gets one more try only.
+      fallbacks.set(key, before === undefined && this.#applied.has(key) ? 'last good' : 'nothing');
+      if (!refusals.has(key)) refusals.set(key, refusal);
+    };
+    const held = new Set<ChainName>();
+    let unclear = 0;
+    for (;;) {
+      const round = new FullRound(this.#options, facts, statics, await this.#dump(signal));
+      const choose = (key: ObjectKey, plan: ServicePlan): Applied | undefined => {
+        const fallback = fallbacks.get(key);
+        if (fallback === undefined) return { plan, comments: !this.skipsPeriodicFullSync };
+        return fallback === 'last good' ? this.#applied.get(key) : undefined;
+      };
+      const keepStale = this.#cleanupIsDue() ? 'removes' : 'keeps';
+      const services = round.render(snapshot.services, choose, refuse);
+      const outcome = await this.#writeRound(round, services, { held, keepStale, unclear, written }, signal);
+      if (outcome.kind === 'written') {
+        this.#settleFull(round, facts, refusals, { held, keepStale });
+        const wasRefused = this.#refused;
+        this.#refused = new Set(refusals.keys());
+        return [...refusals.values()].filter(({ service }) => !wasRefused.has(service) || snapshot.dirty.has(service));
+      }
+      if (outcome.kind === 'unclear') unclear++;
+      else {
+        outcome.refusals.forEach(refuse);
+        for (const chain of outcome.held) held.add(chain);
+      }
+    }
+  }
+
+  async #dump(signal: AbortSignal | undefined): Promise<SavedRules> {
+    const tables = new Map<string, SavedRules extends ReadonlyMap<string, infer T> ? T : never>();
+    for (const table of TABLES) {
+      for (const [name, chains] of parseSave(await this.#deps.tools.save(table, signal))) tables.set(name, chains);
+    }
+    return tables;
+  }
+
+  /** Writes what differs; stops at the first refusal. */
+  async #writeRound(
+    round: FullRound,
+    services: Iterable<readonly [ObjectKey, ServiceRules]>,
+    state: {
+      readonly held: ReadonlySet<ChainName>;
+      readonly keepStale: 'keeps' | 'removes';
+      readonly unclear: number;
+      readonly written: RuleCounts;
+    },
+    signal: AbortSignal | undefined,
+  ): Promise<
+    | { kind: 'written' }
+    | { kind: 'unclear' }
+    | { kind: 'blamed'; refusals: readonly Refusal[]; held: readonly ChainName[] }
+  > {
+    const { tools, metrics } = this.#deps;
+    const size = tools.flavour === 'nft' ? CHUNK_SERVICES : Number.POSITIVE_INFINITY;
+    for (const parts of round.chunks(services, size, state)) {
+      const input = buildRestore(parts);
+      if (input.text === '') continue;
+      try {
+        await tools.restore(input.text, signal);
+      } catch (error) {
+        if (!(error instanceof RestoreRefusedError)) throw error;
+        metrics.restoreFailed(false);
+        const culprits = blame(input, error);
+        if (culprits !== undefined) return { kind: 'blamed', ...culprits };
+        if (state.unclear + 1 < UNCLEAR_TRIES) return { kind: 'unclear' };
+        const refusals = await writeInHalves(tools, parts, signal);
+        if (refusals.length > 0) return { kind: 'blamed', refusals, held: [] };
+      }
+      countWritten(input, state.written);
+    }
+    return { kind: 'written' };
+  }
+
+  #settleFull(
+    round: FullRound,
+    facts: DynamicFacts,
+    refusals: ReadonlyMap<ObjectKey, Refusal>,
+    { held, keepStale }: { readonly held: ReadonlySet<ChainName>; readonly keepStale: 'keeps' | 'removes' },
+  ): void {
+    this.#applied = round.applied;
+    this.#total = round.total;
+    this.#stale = new Set(keepStale === 'keeps' ? round.removable : []);
+    this.#held = new Set(
+      [...held, ...round.unclaimed].filter((chain) => !round.removable.has(chain) || held.has(chain)),
+    );
+    if (keepStale === 'removes') this.#lastCleanupMs = this.#deps.clock.now();
+    if (refusals.size > 0) {
+      this.#deps.log.warn({ family: this.family, services: [...refusals.keys()] }, 'services left out');
+    }
+    this.#settle(facts);
+  }
+}
+
+/** One attempt to bring everything in line, from one dump. */
+class FullRound {
+  readonly #options: IptablesOptions;
+  readonly #facts: DynamicFacts;
+  readonly #statics: readonly StaticChain[];
+  readonly #dump: SavedRules;
+  readonly applied = new Map<ObjectKey, Applied>();
+  readonly total: RuleCounts;
+  /** Chains of services in the dump that no service rendered so far has claimed. */
+  readonly unclaimed = new Set<ChainName>();
+  /** Stale chains that nothing in the dump keeps from being taken away. Known when `chunks` is through. */
+  readonly removable = new Set<ChainName>();
+
+  constructor(options: IptablesOptions, facts: DynamicFacts, statics: readonly StaticChain[], dump: SavedRules) {
+    this.#options = options;
+    this.#facts = facts;
+    this.#statics = statics;
+    this.#dump = dump;
+    this.total = { ...countRules(statics) };
+    for (const name of dump.get('nat')?.keys() ?? []) if (isServiceChain(name)) this.unclaimed.add(toChainName(name));
+  }
+
+  /** Renders service by service, as they are asked for. */
+  *render(
+    services: ReadonlyMap<ObjectKey, ServicePlan>,
+    choose: (key: ObjectKey, plan: ServicePlan) => Applied | undefined,
+    refuse: (refusal: Refusal) => void,
+  ): Generator<readonly [ObjectKey, ServiceRules]> {
+    for (const [key, plan] of services) {
+      for (let chosen = choose(key, plan); chosen !== undefined; chosen = choose(key, plan)) {
+        let rules: ServiceRules;
+        try {
+          rules = renderService(chosen.plan, this.#options, this.#facts, chosen);
+        } catch (error) {
+          refuse(renderRefusal(key, error));
+          continue;
+        }
+        this.applied.set(key, chosen);
+        const count = countRules(rules);
+        for (const table of TABLES) this.total[table] += count[table];
+        for (const chain of rules.owned.keys()) this.unclaimed.delete(chain);
+        yield [key, rules];
+        break;
+      }
+    }
+  }
+
+  /** Nothing of a service is in the kernel: everything is to be written, and nothing needs to be compared. */
+  get #isEmpty(): boolean {
+    return (
+      this.unclaimed.size === 0 &&
+      this.#statics.every(
+        ({ table, name, kind }) => kind === 'whole' || (this.#dump.get(table)?.get(name)?.rules.length ?? 0) === 0,
+      )
+    );
+  }
+
+  /** What to write, restore by restore. The static part comes with the first, so traffic flows as soon as a service is there. */
+  *chunks(
+    services: Iterable<readonly [ObjectKey, ServiceRules]>,
+    size: number,
+    { held, keepStale }: { readonly held: ReadonlySet<ChainName>; readonly keepStale: 'keeps' | 'removes' },
+  ): Generator<readonly OwnedEdits[]> {
+    const statics = this.#statics;
+    const family = this.#options.family;
+    if (this.#isEmpty) {
+      const { before } = deltaFromDump(this.#dump, { family, statics, services: [] });
+      let parts: OwnedEdits[] = [before];
+      for (const [owner, rules] of services) {
+        parts.push({ owner, edits: serviceDelta(undefined, rules) });
+        if (parts.length > size) {
+          yield parts;
+          parts = [];
+        }
+      }
+      yield parts;
+      return;
+    }
+    const delta = deltaFromDump(this.#dump, { family, statics, services });
+    for (const edit of delta.after.edits) if (edit.op === 'remove') this.removable.add(edit.chain);
+    const stale =
+      keepStale === 'keeps' ? delta.after.edits.filter(({ chain }) => !this.removable.has(chain)) : undefined;
+    const after = stale ? { owner: delta.after.owner, edits: stale } : withoutRemovals(delta.after, held);
+    if (delta.services.length <= size) {
+      yield [delta.before, ...delta.services, after];
+      return;
+    }
+    yield [delta.before, ...delta.services.slice(0, size)];
+    for (let at = size; at < delta.services.length; at += size) yield delta.services.slice(at, at + size);
+    yield [after];
+  }
+}
+
+function renderRefusal(service: ObjectKey, error: unknown): Refusal {
+  if (!(error instanceof RangeError || error instanceof SyntaxError)) throw error;
+  return { service, rule: '', reason: error.message };
+}
+
+function describe(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+function difference(before: Readonly<RuleCounts> | undefined, after: Readonly<RuleCounts> | undefined): RuleCounts {
+  return {
+    filter: (after?.filter ?? 0) - (before?.filter ?? 0),
+    nat: (after?.nat ?? 0) - (before?.nat ?? 0),
+  };
+}

@@ -1,0 +1,121 @@
+/**
+ * Gives edits to `iptables-restore` and, when it refuses, finds out whose fault it is. spec: iptables.md §10.
+ *
+ * Each table of an input is one transaction, and the filter table is committed before nat is looked at. So after a refusal
+ * it is known only in part what the kernel has, and whoever goes on reads the tables again.
+ *
+ * @module
+ */
+
+import type { Refusal } from '../mode.ts';
+import { buildRestore, type Edit, type OwnedEdits, type RestoreInput } from './delta.ts';
+import { type ChainName, TABLES, type Table, toChainName } from './names.ts';
+import { RestoreRefusedError, saysMissingTarget } from './refusal.ts';
+import type { Tools } from './tools.ts';
+
+/** Who is at fault. At least one of the lists is not empty. */
+export interface Blame {
+  /** One refusal per service. */
+  readonly refusals: readonly Refusal[];
+  /** Stale chains that something foreign still jumps to. */
+  readonly held: readonly ChainName[];
+  /**
+   * The input can be given again without what was refused: nothing of it reached the kernel, and the fault lies in the rules
+   * and not in what the kernel has.
+   */
+  readonly repeatable: boolean;
+}
+
+/**
+ * Reads the culprits off the lines a refusal names.
+ *
+ * @returns Undefined if a line leads to nobody: a COMMIT, the static part, a missing jump target, no line at all.
+ */
+export function blame(input: RestoreInput, error: RestoreRefusedError): Blame | undefined {
+  if (error.lines.length === 0) return undefined;
+  const refusals = new Map<string, Refusal>();
+  const held: ChainName[] = [];
+  const firstCommit = input.lines.indexOf('COMMIT') + 1;
+  let repeatable = true;
+  for (const { line, reason } of error.lines) {
+    const rule = input.lines[line - 1];
+    const owner = input.ownerOf(line);
+    if (rule === undefined || owner === undefined || saysMissingTarget(reason)) return undefined;
+    // A rule is appended to a chain that the same input declares; the other operations depend on what the kernel has.
+    if (line > firstCommit || !rule.startsWith('-A ')) repeatable = false;
+    if (rule.startsWith('-X ')) held.push(toChainName(rule.slice('-X '.length)));
+    else if (owner === 'static') return undefined;
+    else if (!refusals.has(owner)) refusals.set(owner, { service: owner, rule, reason });
+  }
+  return { refusals: [...refusals.values()], held, repeatable };
+}
+
+/** Rules written, per table. */
+export type RuleCounts = Record<Table, number>;
+
+/** Adds the rules that an input writes (`-A` and `-I` lines) to `counts`. */
+export function countWritten(input: RestoreInput, counts: RuleCounts): void {
+  let table: Table = 'filter';
+  for (const line of input.lines) {
+    if (line.startsWith('-A ') || line.startsWith('-I ')) counts[table]++;
+    else if (line.startsWith('*')) table = line === '*nat' ? 'nat' : 'filter';
+  }
+}
+
+function ofTable(part: OwnedEdits, table: Table): OwnedEdits {
+  return { owner: part.owner, edits: part.edits.filter((edit) => edit.table === table) };
+}
+
+/**
+ * Writes what can be written, table by table and in halves where the whole is refused: with one culprit among n services about
+ * 2 log2 n restores. What is not refused is in the kernel afterwards.
+ *
+ * @param parts - Edits of different owners that do not depend on each other, but all on the static ones, which come first.
+ * @returns The services at fault; of one refused in nat, the filter rules may have been written.
+ * @throws {RestoreRefusedError} If the static part is refused by itself.
+ */
+export async function writeInHalves(
+  tools: Pick<Tools, 'restore'>,
+  parts: readonly OwnedEdits[],
+  signal: AbortSignal | undefined,
+): Promise<readonly Refusal[]> {
+  const refusals = new Map<string, Refusal>();
+  const halve = async (services: readonly OwnedEdits[]): Promise<void> => {
+    const input = buildRestore(services);
+    if (input.text === '') return;
+    try {
+      await tools.restore(input.text, signal);
+    } catch (error) {
+      if (!(error instanceof RestoreRefusedError)) throw error;
+      const [only, ...others] = services;
+      if (only === undefined || only.owner === 'static') throw error;
+      if (others.length === 0) {
+        const rule = input.lines.filter((line) => /^-[AI] /.test(line)).join('\n');
+        if (!refusals.has(only.owner)) refusals.set(only.owner, { service: only.owner, rule, reason: error.reason });
+        return;
+      }
+      const middle = services.length >> 1;
+      await halve(services.slice(0, middle));
+      await halve(services.slice(middle));
+    }
+  };
+  for (const table of TABLES) {
+    const mine = parts.map((part) => ofTable(part, table)).filter(({ edits }) => edits.length > 0);
+    for (const part of mine) if (part.owner === 'static') await halve([part]);
+    await halve(mine.filter(({ owner }) => owner !== 'static'));
+  }
+  return [...refusals.values()];
+}
+
+/** Edits without those that take the given chains away: they stay, empty. */
+export function withoutRemovals(part: OwnedEdits, kept: ReadonlySet<ChainName>): OwnedEdits {
+  return { owner: part.owner, edits: part.edits.filter((edit) => edit.op !== 'remove' || !kept.has(edit.chain)) };
+}
+
+/** Edits that empty a stale chain and take it away. */
+export function removal(chain: ChainName): readonly Edit[] {
+  return [
+    { op: 'declare', table: 'nat', chain },
+    { op: 'remove', table: 'nat', chain },
+  ];
+}
