@@ -5,5 +5,6 @@
  */
 
 import type { CommandFactory } from './command.ts';
+import { labCommand } from './lab.ts';
 
-export const COMMANDS: readonly CommandFactory[] = [];
+export const COMMANDS: readonly CommandFactory[] = [labCommand];
