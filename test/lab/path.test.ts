@@ -1,0 +1,171 @@
+/** The way of a request through counted rules, and when a proxy counts as settled. */
+import t from 'tap';
+import { countedBetween, type Path, parseCounters, pathOf } from '../../src/lab/path.ts';
+import { parseMetrics, settledMark } from '../../src/lab/proxy.ts';
+
+/** Rules as `iptables-save -c` prints them; `hits` names the ones that counted a packet, by their number. */
+const RULES = [
+  '*nat',
+  ':PREROUTING ACCEPT [0:0]',
+  ':OUTPUT ACCEPT [0:0]',
+  ':POSTROUTING ACCEPT [0:0]',
+  ':KUBE-SERVICES - [0:0]',
+  ':KUBE-NODEPORTS - [0:0]',
+  ':KUBE-EXT-A - [0:0]',
+  ':KUBE-SVC-A - [0:0]',
+  ':KUBE-SEP-1 - [0:0]',
+  ':KUBE-SEP-2 - [0:0]',
+  ':KUBE-MARK-MASQ - [0:0]',
+  ':KUBE-POSTROUTING - [0:0]',
+  '-A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES', // 0
+  '-A OUTPUT -m comment --comment "kubernetes service portals" -j KUBE-SERVICES', // 1
+  '-A POSTROUTING -j KUBE-POSTROUTING', // 2
+  '-A KUBE-SERVICES -d 10.43.0.9/32 -p tcp -m tcp --dport 80 -j KUBE-SVC-A', // 3
+  '-A KUBE-SERVICES -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS', // 4
+  '-A KUBE-NODEPORTS -p tcp -m tcp --dport 30080 -j KUBE-EXT-A', // 5
+  '-A KUBE-EXT-A -j KUBE-MARK-MASQ', // 6
+  '-A KUBE-EXT-A -g KUBE-SVC-A', // 7
+  '-A KUBE-SVC-A -m statistic --mode random --probability 0.5 -j KUBE-SEP-1', // 8
+  '-A KUBE-SVC-A -j KUBE-SEP-2', // 9
+  '-A KUBE-SEP-1 -s 10.42.0.11/32 -j KUBE-MARK-MASQ', // 10
+  '-A KUBE-SEP-1 -p tcp -m tcp -j DNAT --to-destination 10.42.0.11:80', // 11
+  '-A KUBE-SEP-2 -p tcp -m tcp -j DNAT --to-destination 10.42.0.12:80', // 12
+  '-A KUBE-MARK-MASQ -j MARK --set-xmark 0x4000/0x4000', // 13
+  '-A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN', // 14
+  '-A KUBE-POSTROUTING -j MARK --set-xmark 0x4000/0x0', // 15
+  '-A KUBE-POSTROUTING -j MASQUERADE --random-fully', // 16
+  'COMMIT',
+  '*filter',
+  ':INPUT ACCEPT [0:0]',
+  ':FORWARD ACCEPT [0:0]',
+  ':OUTPUT ACCEPT [0:0]',
+  ':KUBE-FORWARD - [0:0]',
+  ':KUBE-EXTERNAL-SERVICES - [0:0]',
+  '-A FORWARD -j KUBE-FORWARD', // 17
+  '-A INPUT -m conntrack --ctstate NEW -j KUBE-EXTERNAL-SERVICES', // 18
+  '-A KUBE-FORWARD -m mark --mark 0x4000/0x4000 -j ACCEPT', // 19
+  '-A KUBE-EXTERNAL-SERVICES -p tcp -m tcp --dport 30081 -j REJECT --reject-with icmp-port-unreachable', // 20
+  'COMMIT',
+];
+
+function saved(packets: (rule: number) => number): string {
+  let rule = 0;
+  return RULES.map((line) => (line.startsWith('-A') ? `[${packets(rule++)}:60] ${line}` : line)).join('\n');
+}
+
+const rows: readonly {
+  name: string;
+  hits: readonly number[];
+  origin?: 'node';
+  want: Omit<Path, 'steps'> & { steps: number };
+}[] = [
+  {
+    name: 'cluster IP, first endpoint, not masqueraded',
+    hits: [0, 3, 8, 11, 2, 14, 17],
+    want: {
+      chains: ['PREROUTING', 'KUBE-SERVICES', 'KUBE-SVC-A', 'KUBE-SEP-1'],
+      destination: '10.42.0.11:80',
+      masqueraded: false,
+      verdict: undefined,
+      steps: 4,
+    },
+  },
+  {
+    name: 'hairpin: the endpoint chain itself marks',
+    hits: [0, 3, 8, 10, 13, 11, 2, 15, 16],
+    want: {
+      chains: ['PREROUTING', 'KUBE-SERVICES', 'KUBE-SVC-A', 'KUBE-SEP-1'],
+      destination: '10.42.0.11:80',
+      masqueraded: true,
+      verdict: undefined,
+      steps: 9,
+    },
+  },
+  {
+    name: 'node port, masqueraded; KUBE-MARK-MASQ returns and is no station',
+    hits: [0, 4, 5, 6, 13, 7, 9, 12, 2, 15, 16, 17, 19],
+    want: {
+      chains: ['PREROUTING', 'KUBE-SERVICES', 'KUBE-NODEPORTS', 'KUBE-EXT-A', 'KUBE-SVC-A', 'KUBE-SEP-2'],
+      destination: '10.42.0.12:80',
+      masqueraded: true,
+      verdict: undefined,
+      steps: 11,
+    },
+  },
+  {
+    name: 'from the node, while another packet passed unmarked',
+    hits: [1, 3, 4, 9, 12, 2, 14, 15, 16],
+    origin: 'node',
+    want: {
+      chains: ['OUTPUT', 'KUBE-SERVICES', 'KUBE-SVC-A', 'KUBE-SEP-2'],
+      destination: '10.42.0.12:80',
+      masqueraded: true,
+      verdict: undefined,
+      steps: 7,
+    },
+  },
+  {
+    name: 'refused in the filter table',
+    hits: [0, 4, 18, 20, 17, 19],
+    want: {
+      chains: ['INPUT', 'KUBE-EXTERNAL-SERVICES'],
+      destination: undefined,
+      masqueraded: false,
+      verdict: 'REJECT',
+      steps: 4,
+    },
+  },
+  {
+    name: 'nothing of ours',
+    hits: [17],
+    want: { chains: [], destination: undefined, masqueraded: false, verdict: undefined, steps: 0 },
+  },
+];
+
+t.test('pathOf()', async (t) => {
+  const before = parseCounters(saved(() => 7));
+  for (const { name, hits, origin, want } of rows) {
+    const counted = countedBetween(before, parseCounters(saved((rule) => (hits.includes(rule) ? 8 : 7))));
+    const got = counted && pathOf(counted, origin ?? 'elsewhere');
+    t.same(got && { ...got, steps: got.steps.length }, want, name);
+  }
+});
+
+t.test('countedBetween() refuses rules that changed', async (t) => {
+  const text = saved(() => 0);
+  const before = parseCounters(text);
+  for (const [name, changed] of [
+    ['a rule more', text.replace('[0:60] -A KUBE-SVC-A -j', '[0:60] -A KUBE-SVC-A -j X\n$&')],
+    ['another rule in its place', text.replace('--dport 30080', '--dport 30079')],
+    [
+      'a chain more',
+      text.replace(':KUBE-SEP-2', ':KUBE-SEP-3 - [0:0]\n$&').replace('COMMIT', '[0:0] -A KUBE-SEP-3 -j X\n$&'),
+    ],
+  ] as const) {
+    t.not(changed, text, `${name}: the text differs`);
+    t.equal(countedBetween(before, parseCounters(changed)), undefined, name);
+  }
+});
+
+t.test('settledMark()', async (t) => {
+  const series = (name: string, values: Record<string, number>) =>
+    Object.entries(values).map(
+      ([f, v]) => `kubeproxy_sync_proxy_rules_${name}_timestamp_seconds{ip_family="${f}"} ${v}`,
+    );
+  const mark = (queued: Record<string, number>, done: Record<string, number>, more = '') =>
+    settledMark(
+      parseMetrics(['# HELP x y', ...series('last_queued', queued), ...series('last', done), more].join('\n')),
+    );
+  t.equal(mark({ IPv4: 2, IPv6: 2 }, { IPv4: 3 }), undefined, 'a family that never synced');
+  t.equal(mark({ IPv4: 2, IPv6: 4 }, { IPv4: 3, IPv6: 3 }), undefined, 'a family with a sync before it');
+  t.equal(mark({}, {}), undefined, 'no proxy');
+  t.equal(mark({ IPv4: 2 }, { IPv4: 0 }), undefined, 'a gauge that was never set');
+  const quiet = mark({ IPv4: 2, IPv6: 4 }, { IPv4: 3, IPv6: 5 });
+  t.type(quiet, 'string', 'each family by its own times');
+  const changes = 'kubeproxy_sync_proxy_rules_endpoint_changes_total';
+  t.not(
+    mark({ IPv4: 2 }, { IPv4: 3 }, `${changes} 1`),
+    mark({ IPv4: 2 }, { IPv4: 3 }, `${changes} 2`),
+    'something seen since',
+  );
+});
