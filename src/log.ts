@@ -44,7 +44,7 @@ export async function createLogger(
   };
   const stream = out.stream ?? destination({ fd: 2, sync: true });
   if (!isPretty(options, out.terminal)) return pino(settings, stream);
-  const { default: pretty } = await import('pino-pretty');
-  const lines = pretty({ colorize: out.terminal, translateTime: 'SYS:HH:MM:ss.l', sync: true, destination: stream });
-  return pino(settings, lines);
+  const { prettyFactory } = await import('pino-pretty');
+  const format = prettyFactory({ colorize: out.terminal, translateTime: 'SYS:HH:MM:ss.l' });
+  return pino(settings, { write: (line: string) => stream.write(format(line)) });
 }

@@ -13,6 +13,7 @@ import { watchConfigFile } from '../config/watch-file.ts';
 import { formatConfigYaml } from '../config/write.ts';
 import { createLogger, type Logger } from '../log.ts';
 import type { ModeName } from '../modes/mode.ts';
+import type { Clock } from '../sys/clock.ts';
 import { versionInfo, versionLine } from '../version.ts';
 import type { ExitCode, Io } from './command.ts';
 import { decodeFlagValues, flagTerm, runOptions } from './run-flags.ts';
@@ -23,6 +24,7 @@ export interface RunDeps {
   readonly builtModes: () => Promise<readonly ModeName[]>;
   /** Runs until `signal` aborts; rules stay. Rejects when it cannot go on. */
   readonly runDaemon: (config: Config, log: Logger, signal: AbortSignal) => Promise<void>;
+  readonly clock: Clock;
 }
 
 const EXAMPLES = `
@@ -86,7 +88,7 @@ async function untilEnd(
   fileContent: string | undefined,
   log: Logger,
   signal: AbortSignal,
-  { runDaemon }: RunDeps,
+  { runDaemon, clock }: RunDeps,
 ): Promise<ExitCode> {
   const stop = new AbortController();
   const end = AbortSignal.any([signal, stop.signal]);
@@ -100,7 +102,9 @@ async function untilEnd(
     stop.abort();
   };
   const watching =
-    fileContent === undefined ? undefined : watchConfigFile(config.configFile, onChange, end, { initial: fileContent });
+    fileContent === undefined
+      ? undefined
+      : watchConfigFile(config.configFile, onChange, end, { clock, initial: fileContent });
   try {
     await runDaemon(config, log, end);
   } finally {

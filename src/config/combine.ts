@@ -148,7 +148,7 @@ function fromFlags(flags: FlagValues): DraftConfig {
     ...base,
     mode,
     hostnameOverride: flags['hostname-override'] ?? base.hostnameOverride,
-    bindAddress: flags['bind-address'] ?? base.bindAddress,
+    bindAddress: flags['bind-address'] || base.bindAddress,
     healthzBindAddress: serverAddress(flags, 'healthz', base.healthzBindAddress, HEALTHZ_PORT),
     metricsBindAddress: serverAddress(flags, 'metrics', base.metricsBindAddress, METRICS_PORT),
     bindAddressHardFail: flags['bind-address-hard-fail'] ?? base.bindAddressHardFail,
@@ -208,7 +208,7 @@ function serverAddress(
   fallback: string,
   defaultPort: number,
 ): string {
-  const address = flags[`${server}-bind-address`] ?? fallback;
+  const address = flags[`${server}-bind-address`] || fallback;
   if (flags['write-config-to']) return address;
   const port = flags[`${server}-port`] ?? defaultPort;
   return port === 0 ? '' : withPort(address, port);

@@ -17,10 +17,9 @@ export interface Flag<T> {
   readonly bare: string | undefined;
   /**
    * @param previous - Value of an earlier use of the same flag: lists grow, other kinds ignore it.
-   * @returns Undefined: as if the flag were not given.
    * @throws {SyntaxError} Saying what the text must be.
    */
-  parse(text: string, previous: T | undefined): T | undefined;
+  parse(text: string, previous: T | undefined): T;
   readonly help: string;
   /** Default as the help shows it; '' shows none. */
   readonly default: string;
@@ -91,18 +90,18 @@ export const durationFlag = (text: FlagText): Flag<number> =>
 export const listFlag = (metavar: string, text: FlagText): Flag<readonly string[]> =>
   flag(metavar, (s, previous) => [...(previous ?? []), ...(s === '' ? [] : s.split(','))], text);
 
-/** An address. Empty is as if not given. */
+/** An address, or '', which is as if not given. */
 export const ipFlag = (text: FlagText): Flag<string> =>
   flag(
     '<ip>',
     (s) => {
       if (s !== '' && parseIP(s) === undefined) throw new SyntaxError('must be an IP address');
-      return s || undefined;
+      return s;
     },
     text,
   );
 
-/** An address with or without a port. Empty is as if not given. */
+/** An address with or without a port, or '', which is as if not given. */
 export const ipPortFlag = (text: FlagText): Flag<string> =>
   flag(
     '<ip:port>',
@@ -112,7 +111,7 @@ export const ipPortFlag = (text: FlagText): Flag<string> =>
       if (s !== '' && parseIP(s) === undefined && !(isPort && parseIP(host.host) !== undefined)) {
         throw new SyntaxError('must be an IP address or ip:port, as in 0.0.0.0:10256 or [::]:10256');
       }
-      return s || undefined;
+      return s;
     },
     text,
   );

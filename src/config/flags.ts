@@ -335,8 +335,8 @@ export type FlagName = keyof typeof FLAGS;
 
 type ValueOf<F> = F extends Flag<infer T> ? T : never;
 
-/** What the command line said. A flag that was not given, or was given as "unchanged", is absent. */
-export type FlagValues = { readonly [K in FlagName]?: ValueOf<(typeof FLAGS)[K]> | undefined };
+/** What the command line said. A flag that was not given is absent. */
+export type FlagValues = { readonly [K in FlagName]?: ValueOf<(typeof FLAGS)[K]> };
 
 /** Names in the order of the table. */
 export const FLAG_NAMES: readonly FlagName[] = Object.keys(FLAGS).filter(isFlagName);

@@ -257,6 +257,11 @@ const combinations: readonly { name: string; file?: string; flags?: FlagValues; 
     flags: { 'healthz-port': 0, 'metrics-port': 0 },
     want: { healthzBindAddress: '0.0.0.0:10256', metricsBindAddress: '127.0.0.1:10249' },
   },
+  {
+    name: 'an empty address flag is as if not given',
+    flags: { 'bind-address': '', 'healthz-bind-address': '', 'metrics-bind-address': '' },
+    want: { bindAddress: '0.0.0.0', healthzBindAddress: '0.0.0.0:10256', metricsBindAddress: '127.0.0.1:10249' },
+  },
   // Periods by mode.
   {
     name: 'iptables periods in mode iptables',
