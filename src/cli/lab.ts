@@ -4,11 +4,33 @@
  * @module
  */
 
-import { Command } from 'commander';
+import { Command, InvalidArgumentError, Option } from 'commander';
 import type { ExitCode, Io } from './command.ts';
 
 interface DemoOptions {
   readonly json?: boolean;
+}
+
+interface UpOptions {
+  readonly mode: 'iptables';
+  readonly pods: number;
+}
+
+function parsePods(text: string): number {
+  const pods = Number(text);
+  if (!Number.isInteger(pods) || pods < 1 || pods > 8) throw new InvalidArgumentError('It must be 1 to 8.');
+  return pods;
+}
+
+/** Runs what needs a lab; says in one line why it ended early. */
+async function sayingWhyNot<T extends ExitCode>(io: Io, run: () => Promise<T>): Promise<T | 2> {
+  try {
+    return await run();
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error);
+    io.stderr.write(io.signal.aborted ? 'lab: interrupted, everything cleaned up\n' : `lab: ${why}\n`);
+    return 2;
+  }
 }
 
 /**
@@ -21,13 +43,16 @@ export async function runLabDemo(options: DemoOptions, io: Io): Promise<ExitCode
   const { jsonReporter, textReporter } = await import('../lab/report.ts');
   const write = (text: string) => void io.stdout.write(text);
   const report = options.json ? jsonReporter(write) : textReporter(write, io.colours.stdout);
-  try {
-    return (await runDemo(report, io.signal)) ? 0 : 1;
-  } catch (error) {
-    const why = error instanceof Error ? error.message : String(error);
-    io.stderr.write(io.signal.aborted ? 'lab: interrupted, everything cleaned up\n' : `lab: ${why}\n`);
-    return 2;
-  }
+  return await sayingWhyNot(io, async () => ((await runDemo(report, io.signal)) ? 0 : 1));
+}
+
+/** Keeps a lab until it is interrupted. @returns 0, or 2 if it could not be built; one line says why. */
+export async function runLabUp(options: UpOptions, io: Io): Promise<ExitCode> {
+  const { runUp } = await import('../lab/up.ts');
+  return await sayingWhyNot(io, async () => {
+    await runUp(options, (text) => void io.stdout.write(text), io.signal);
+    return 0;
+  });
 }
 
 /** `switchyard lab` and its commands. */
@@ -36,7 +61,13 @@ export function labCommand(io: Io, exit: (code: ExitCode) => void): Command {
     .description('Show the Services of the tutorial at work: real requests, and the rules they met')
     .option('--json', 'Print one JSON document: checks and requests with their chains')
     .action(async (options: DemoOptions) => exit(await runLabDemo(options, io)));
+  const up = new Command('up')
+    .description('Keep a node with the Services of the tutorial until Ctrl-C, and print how to get into it')
+    .addOption(new Option('--mode <mode>', 'Mode of the proxy').choices(['iptables']).default('iptables'))
+    .addOption(new Option('--pods <number>', 'Pods on the node, 1 to 8').argParser(parsePods).default(2))
+    .action(async (options: UpOptions) => exit(await runLabUp(options, io)));
   return new Command('lab')
     .description('A node, pods and a client in network namespaces of their own, with the real proxy on the node')
-    .addCommand(demo);
+    .addCommand(demo)
+    .addCommand(up);
 }

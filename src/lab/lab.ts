@@ -79,7 +79,7 @@ export interface Lab extends AsyncDisposable {
   /**
    * Waits until the proxy has nothing left to do.
    *
-   * @throws {Error} If that takes longer than `timeoutMs` (10,000 when absent), with the end of its log.
+   * @throws {Error} With the end of its log, if it does not run or takes longer than `timeoutMs` (10,000 when absent).
    */
   settled(timeoutMs?: number): Promise<void>;
   /** One real request over one new connection. */
@@ -149,9 +149,11 @@ async function waitSettled(proxy: ProxyProcess, timeoutMs: number): Promise<void
   let same = 0;
   // Each answer comes after the proxy has read what the API server had sent before the question.
   while (same < QUIET_POLLS) {
-    if (performance.now() > deadlineMs) {
+    const late = performance.now() > deadlineMs && `no quiet in ${timeoutMs} ms`;
+    const why = proxy.running ? late : 'it does not run';
+    if (why) {
       const tail = proxy.log().split('\n').slice(-15).join('\n');
-      throw new Error(`Cannot wait for the proxy any longer: no quiet in ${timeoutMs} ms, its log ends:\n${tail}`);
+      throw new Error(`Cannot wait for the proxy to settle: ${why}, its log ends:\n${tail}`);
     }
     const metrics = await proxy.metrics();
     const now = metrics && settledMark(metrics);

@@ -25,6 +25,8 @@ export interface Namespace {
   readonly name: string;
   /** Process id of the agent, as /proc outside shows it. */
   readonly pid: number;
+  /** What to write before a command to run it in the namespace. */
+  readonly enter: readonly string[];
   /** Runs programs in the namespace. */
   readonly exec: Exec;
   /**
@@ -111,6 +113,7 @@ function startAgent(name: string, prefix: readonly [string, ...string[]], asUser
         resolve({
           name,
           pid: said.hello.pid,
+          enter: enterArgv(said.hello.pid, asUser),
           exec: execIn(said.hello.pid, asUser),
           ask: async (op, args) => decodeResult(op, (await ask(op, args)).result),
           listen: async (address, port) => {
