@@ -76,6 +76,12 @@ export interface NodeWatchOptions {
 const sameList = (a: readonly string[], b: readonly string[]) =>
   a.length === b.length && a.every((text, i) => text === b[i]);
 
+const aborted = (signal: AbortSignal) =>
+  new Promise<void>((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener('abort', () => resolve(), { once: true });
+  });
+
 /** Follows the watch of the one Node. */
 export class NodeWatch {
   readonly #options: NodeWatchOptions;
@@ -96,9 +102,13 @@ export class NodeWatch {
     return this.#node;
   }
 
-  /** Never resolves. Rejects when the node's pod CIDRs change and local traffic depends on them. */
-  get podCIDRsChanged(): Promise<never> {
-    return this.#podCIDRsChanged.promise;
+  /**
+   * Resolves when `signal` aborts.
+   *
+   * @throws {Error} When the node's pod CIDRs change and local traffic depends on them.
+   */
+  async guardPodCIDRs(signal: AbortSignal): Promise<void> {
+    await Promise.race([this.#podCIDRsChanged.promise, aborted(signal)]);
   }
 
   /** Takes the events of the node's watch; others are ignored. */
@@ -123,11 +133,7 @@ export class NodeWatch {
    */
   async wait(signal: AbortSignal): Promise<NodeObject | undefined> {
     const { name, needsPodCIDRs, log } = this.#options;
-    const aborted = new Promise<void>((resolve) => {
-      if (signal.aborted) resolve();
-      signal.addEventListener('abort', () => resolve(), { once: true });
-    });
-    await Promise.race([this.#synced.promise, aborted]);
+    await Promise.race([this.#synced.promise, aborted(signal)]);
     if (!(await this.#poll(() => apiNodeIPs(this.#node).length > 0, IPS_TIMEOUT_MS, signal))) {
       log.warn({ node: name, exists: this.#node !== undefined }, 'node has no address in the API');
     }

@@ -195,7 +195,7 @@ t.test('NodeWatch, after the start', async (t) => {
       w.synced();
       await w.watch.wait(new AbortController().signal);
       let ended: unknown;
-      w.watch.podCIDRsChanged.catch((error: unknown) => {
+      w.watch.guardPodCIDRs(new AbortController().signal).catch((error: unknown) => {
         ended = error;
       });
       if (change) w.see(change);
