@@ -42,7 +42,7 @@ export interface ClusterAccess {
  */
 export async function openCluster(config: Config, clock: Clock): Promise<ClusterAccess> {
   const { kubeconfig } = config.clientConnection;
-  const cluster = await clusterFromFlags({ kubeconfig, masters: config.apiServers.join(','), env: process.env });
+  const cluster = await clusterFromFlags({ kubeconfig, servers: config.apiServers, env: process.env });
   const userAgent = formatUserAgent(version(), process.arch);
   const client = createApiClient({ cluster, clock, userAgent });
   const source = (kinds: readonly WatchedKind[]) =>
