@@ -16,21 +16,21 @@ type Environment = Readonly<Record<string, string | undefined>>;
 export interface ClusterFlags {
   /** Path of a kubeconfig; '' if there is none. */
   readonly kubeconfig: string;
-  /** --master: base URLs joined by commas, instead of the server in the kubeconfig; '' if not given. */
-  readonly masters: string;
+  /** --master: base URLs, instead of the server in the kubeconfig; empty if not given. */
+  readonly servers: readonly string[];
   readonly env: Environment;
   /** Where the account's token and ca.crt are mounted; for tests. */
   readonly accountDir?: string;
 }
 
 /**
- * Finds the cluster: the kubeconfig, with the servers of `masters` in place of its own; without a kubeconfig
- * those of `masters` alone, with no credentials; without both, the Pod's account.
+ * Finds the cluster: the kubeconfig, with `servers` in place of its own; without a kubeconfig
+ * `servers` alone, with no credentials; without both, the Pod's account.
  *
  * @throws {SyntaxError | Error} If the kubeconfig cannot be read or used, a URL is none, or this is no Pod.
  */
 export async function clusterFromFlags(flags: ClusterFlags): Promise<ApiCluster> {
-  const servers = parseServers(flags.masters);
+  const servers = checkServers(flags.servers);
   if (flags.kubeconfig === '') {
     return servers ? { servers, tls: {}, auth: { kind: 'none' } } : inCluster(flags.env, flags.accountDir);
   }
@@ -78,11 +78,7 @@ export function checkServer(text: string): string {
   return full.replace(/\/+$/, '');
 }
 
-function parseServers(masters: string): ApiCluster['servers'] | undefined {
-  const [first, ...rest] = masters
-    .split(',')
-    .map((text) => text.trim())
-    .filter((text) => text !== '')
-    .map(checkServer);
+function checkServers(texts: readonly string[]): ApiCluster['servers'] | undefined {
+  const [first, ...rest] = texts.map(checkServer);
   return first === undefined ? undefined : [first, ...rest];
 }
