@@ -87,7 +87,9 @@ export async function probeFlavour(asked: Flavour | 'auto', deps: ProbeDeps): Pr
     if (version !== undefined) return flavourOf(version);
   }
   for (const flavour of ['nft', 'legacy'] as const) {
-    if ((await run([`iptables-${flavour}`, '--version'])) !== undefined) return flavour;
+    for (const family of FAMILIES) {
+      if ((await run([`${PROGRAMS[family]}-${flavour}`, '--version'])) !== undefined) return flavour;
+    }
   }
   throw new IptablesProbeError(
     'NOT_INSTALLED',
