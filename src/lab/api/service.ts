@@ -151,7 +151,10 @@ function setDefaults(spec: ServiceSpec): void {
   }
   if (spec.type === 'LoadBalancer') spec.allocateLoadBalancerNodePorts ??= true;
   if (spec.type === 'ExternalName') return;
-  const accessible = spec.type !== 'ClusterIP' || (spec.externalIPs?.length ?? 0) > 0;
+  const accessible =
+    spec.type === 'NodePort' ||
+    spec.type === 'LoadBalancer' ||
+    (spec.type === 'ClusterIP' && (spec.externalIPs?.length ?? 0) > 0);
   if (accessible) spec.externalTrafficPolicy ??= 'Cluster';
   spec.internalTrafficPolicy ??= 'Cluster';
 }
