@@ -75,7 +75,7 @@ function parseIPv6(text: string): ipaddr.IPv6 | undefined {
   if (text.includes('.')) {
     const at = text.lastIndexOf(':') + 1;
     const tail = canonicalIPv4(text.slice(at));
-    if (at === 0 || tail === undefined) return undefined;
+    if (tail === undefined) return undefined;
     const [a = 0, b = 0, c = 0, d = 0] = octets(tail);
     groups = `${text.slice(0, at)}${(a * 256 + b).toString(16)}:${(c * 256 + d).toString(16)}`;
   }

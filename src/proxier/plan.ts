@@ -5,7 +5,6 @@
  */
 
 import type { PortEndpoints } from './endpoints.ts';
-import { usesClusterEndpoints, usesLocalEndpoints } from './services.ts';
 import { categorise, type NodeTopology } from './topology.ts';
 import type { Endpoint, ObjectKey, ServicePlan, ServicePort, ServicePortPlan } from './types.ts';
 
@@ -42,8 +41,8 @@ export function planPort(port: ServicePort, endpoints: readonly Endpoint[], node
     hasAnyEndpoints: hasAny,
     hasInternalEndpoints: hasAny && !(port.internalPolicyLocal && local.length === 0),
     hasExternalEndpoints: hasAny && !(port.externalPolicyLocal && local.length === 0),
-    usesClusterPolicyChain: cluster.length > 0 && usesClusterEndpoints(port),
-    usesLocalPolicyChain: local.length > 0 && usesLocalEndpoints(port),
+    usesClusterPolicyChain: cluster.length > 0,
+    usesLocalPolicyChain: local.length > 0,
     // hasAny, not hasExternal: pods of this cluster take the short cut to remote endpoints even where others are dropped.
     usesExternalTrafficChain: hasAny && port.externallyAccessible,
   };

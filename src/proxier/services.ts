@@ -105,7 +105,7 @@ function clusterIPOf(service: ServiceObject, { family, onUnparsable }: ServiceOp
     if (parsed === undefined) onUnparsable?.('spec.clusterIP', service.clusterIP);
     return parsed?.family === family ? parsed.ip : undefined;
   }
-  const index = service.ipFamilies.findIndex((f, i) => f === family && i < service.clusterIPs.length);
+  const index = service.ipFamilies.indexOf(family);
   const text = service.clusterIPs[index];
   if (text === undefined) return undefined;
   const parsed = parseIP(text);

@@ -17,7 +17,7 @@ export interface NodeTopology {
   readonly zone: string;
 }
 
-/** Endpoints of one service port, sorted into who they are for. Each list is in the order of the input. */
+/** Endpoints of one service port, sorted into who they are for. Each list is in the order of the input, and empty if no traffic uses it. */
 export interface Categories {
   readonly cluster: readonly Endpoint[];
   readonly local: readonly Endpoint[];
@@ -46,7 +46,7 @@ export function categorise(endpoints: readonly Endpoint[], port: ServicePort, no
 
   const ready = keep(endpoints, (e) => e.isLocal && e.ready);
   const local = ready.length > 0 ? ready : keep(endpoints, (e) => e.isLocal && isServingTerminating(e));
-  const hasAny = cluster.length > 0 || endpoints.some((e) => e.ready || isServingTerminating(e));
+  const hasAny = endpoints.some((e) => e.ready || isServingTerminating(e));
   if (!usesCluster) return { cluster, local, reachable: local, hasAny };
   const covered = mode === '' && (ready.length > 0 || local.length === 0);
   return { cluster, local, reachable: covered ? cluster : union(endpoints, cluster, local), hasAny };

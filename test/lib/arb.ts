@@ -52,7 +52,7 @@ export const arbEndpoints: fc.Arbitrary<Endpoint[]> = fc
 
 const arbSliceEndpoint: fc.Arbitrary<SliceEndpoint> = fc
   .record({
-    host: fc.integer({ min: 1, max: 12 }),
+    host: fc.integer({ min: 1, max: 6 }),
     nodeName: fc.constantFrom('', NODE_NAME, 'other'),
     zoneHints: arbZones,
     nodeHints: arbNodes,

@@ -97,6 +97,16 @@ const rows: readonly Row[] = [
     want: ['p80/TCP 10.180.0.1:80 unready'],
   },
   {
+    name: 'overlap, one copy serving but not ready: the ready one',
+    slices: [slice('1', [e(1), e(2, { ready: false })]), slice('2', [e(1, { ready: false }), e(2)])],
+    want: ['p80/TCP 10.180.0.1:80, 10.180.0.2:80'],
+  },
+  {
+    name: 'overlap, equal conditions: the last by name',
+    slices: [slice('1', [e(1)]), slice('2', [e(1, LOCAL)])],
+    want: ['p80/TCP 10.180.0.1:80 local'],
+  },
+  {
     name: 'overlap of three with every condition',
     slices: [slice('1', [e(1, TERMINATING)]), slice('2', [e(1)]), slice('3', [e(1, UNREADY)])],
     want: ['p80/TCP 10.180.0.1:80'],

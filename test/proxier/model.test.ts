@@ -571,6 +571,31 @@ t.test('slices: undone before the sync, nothing is left to do', async (t) => {
   t.equal(model.services.get(svc1), plan, 'the plan is the very same');
 });
 
+t.test('slices: one address in two of them, whichever comes first', async (t) => {
+  const both = [slice('a', HTTP, [ep(1)]), slice('b', HTTP, [ep(1, LOCAL)])];
+  for (const order of [both, both.toReversed()]) {
+    const model = makeModel();
+    for (const s of order) model.upsertSlice(s);
+    model.takeChanges();
+    t.equal(model.localReadyEndpoints().get(svc1), 1, order.map((s) => s.name).join(' '));
+  }
+});
+
+t.test('flows are to be cleaned up after slices alone, and only while there is UDP', async (t) => {
+  const model = makeModel();
+  const flows = () => model.takeChanges().conntrackCleanupRequired;
+  model.upsertSlice(slice('a', DNS, [ep(1)]));
+  t.equal(flows(), true, 'UDP endpoints come, before their Service');
+  model.upsertService(makeService({ ports: [makePort({ name: 'dns', protocol: 'UDP' })] }));
+  t.equal(flows(), false, 'the Service comes');
+  model.deleteService(svc1);
+  t.equal(flows(), false, 'the Service goes');
+  model.upsertSlice(slice('a', HTTP, [ep(1)]));
+  t.equal(flows(), true, 'UDP endpoints go');
+  model.upsertSlice(slice('a', HTTP, [ep(2)]));
+  t.equal(flows(), false, 'there is only TCP');
+});
+
 t.test('slices wait for their Service', async (t) => {
   const model = makeModel();
   model.upsertSlice(slice('a', HTTP, [ep(1, LOCAL), ep(2)]));
@@ -745,7 +770,13 @@ t.test('reports a text that is no address once, and goes on', async (t) => {
   model.deleteSlice(wrong.key);
   model.takeChanges();
   model.upsertService(bad);
-  t.equal(reports.length, 1, 'a Service that comes back is reported again');
+  t.equal(reports.splice(0).length, 1, 'a Service that comes back is reported again');
+  const none = makeService({ name: 'svc2', clusterIP: 'bogus' });
+  for (const event of ['upsert', 'upsert', 'delete', 'upsert'] as const) {
+    if (event === 'upsert') model.upsertService(none);
+    else model.deleteService(none.key);
+  }
+  t.equal(reports.length, 2, 'so is one that never had a plan');
 });
 
 /** What the model counts as it goes, counted afresh from its plans. */

@@ -183,6 +183,13 @@ const rows: readonly Row[] = [
     endpoints: [e(1, LOCAL), e(2)],
     cluster: [1, 2],
   },
+  {
+    name: 'internal policy Local: all elsewhere and terminating',
+    port: ITP,
+    endpoints: [e(1, TERMINATING)],
+    cluster: [],
+    any: true,
+  },
   { name: 'no endpoints', endpoints: [], cluster: [], any: false },
   { name: 'ready and terminating is ready', endpoints: [e(1, { terminating: true }), e(2, TERMINATING)], cluster: [1] },
 ];
