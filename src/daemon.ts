@@ -96,7 +96,7 @@ export async function runDaemon(config: Config, deps: DaemonDeps, signal: AbortS
   try {
     const node = await learnNode(config, effects, cluster, tasks);
     if (!tasks.signal.aborted) await serve(config, effects, { cluster, tasks, node });
-    await tasks.end();
+    if (!config.initOnly) await tasks.end();
   } finally {
     await tasks.stop();
     cluster.close();
