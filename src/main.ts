@@ -7,6 +7,7 @@
 import type { Io } from './cli/command.ts';
 import { COMMANDS } from './cli/commands.ts';
 import { runProgram } from './cli/program.ts';
+import { BUILT_MODES } from './modes/mode.ts';
 import { realClock } from './sys/clock.ts';
 
 /** After the first signal the program ends by itself; one that does not is ended after this time, or by a second one. */
@@ -40,7 +41,7 @@ const io: Io = {
 const code = await runProgram(process.argv.slice(2), io, {
   run: {
     clock: realClock,
-    builtModes: async () => ['iptables'],
+    builtModes: BUILT_MODES,
     runDaemon: async (config, log, signal) => {
       const { runDaemon } = await import('./daemon.ts');
       await runDaemon(config, { log }, signal);

@@ -6,5 +6,6 @@
 
 import type { CommandFactory } from './command.ts';
 import { labCommand } from './lab.ts';
+import { renderCommand } from './render.ts';
 
-export const COMMANDS: readonly CommandFactory[] = [labCommand];
+export const COMMANDS: readonly CommandFactory[] = [renderCommand, labCommand];

@@ -20,8 +20,8 @@ import { decodeFlagValues, flagTerm, runOptions } from './run-flags.ts';
 
 /** What `run` hands over to. */
 export interface RunDeps {
-  /** Modes this build can run, `mode` of the configuration must be one. */
-  readonly builtModes: () => Promise<readonly ModeName[]>;
+  /** Modes this build can run; `mode` of the configuration must be one. */
+  readonly builtModes: readonly ModeName[];
   /** Runs until `signal` aborts; rules stay. Rejects when it cannot go on. */
   readonly runDaemon: (config: Config, log: Logger, signal: AbortSignal) => Promise<void>;
   readonly clock: Clock;
@@ -67,9 +67,8 @@ export async function runRun(flags: FlagValues, io: Io, deps: RunDeps): Promise<
       log.info({ path: writeTo }, 'wrote the configuration');
       return 0;
     }
-    const built = await deps.builtModes();
-    if (!built.includes(config.mode) && !config.cleanup) {
-      throw new Error(`Cannot run mode "${config.mode}": not built yet, must be one of ${built.join(', ')}`);
+    if (!deps.builtModes.includes(config.mode) && !config.cleanup) {
+      throw new Error(`Cannot run mode "${config.mode}": not built yet, must be one of ${deps.builtModes.join(', ')}`);
     }
     return await untilEnd(config, fileContent, log, io.signal, deps);
   } catch (error) {

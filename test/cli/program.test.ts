@@ -49,7 +49,7 @@ async function run(
   const code = await runProgram(argv, io, {
     run: {
       clock: hasty,
-      builtModes: async () => ['iptables'],
+      builtModes: ['iptables'],
       runDaemon: async (config, log, signal) => {
         ran.push(config);
         await daemon(config, log, signal);
