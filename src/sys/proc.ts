@@ -35,11 +35,11 @@ function pathOf(name: string): string {
 
 export const realSysctl: Sysctl = {
   get(name) {
+    const path = pathOf(name);
     let text: string;
     try {
-      text = readFileSync(pathOf(name), 'latin1').trim();
-    } catch (cause) {
-      if (cause instanceof RangeError) throw cause;
+      text = readFileSync(path, 'latin1').trim();
+    } catch {
       // No such file, or not readable: there is no value to speak of.
       return undefined;
     }
@@ -49,9 +49,10 @@ export const realSysctl: Sysctl = {
     if (!Number.isSafeInteger(value)) {
       throw new RangeError(`Cannot set kernel setting ${name}: the value is ${value}, it must be an integer`);
     }
+    const path = pathOf(name);
     try {
       // r+: a setting is never created.
-      writeFileSync(pathOf(name), `${value}`, { flag: 'r+' });
+      writeFileSync(path, `${value}`, { flag: 'r+' });
     } catch (cause) {
       const why = cause instanceof Error && 'code' in cause ? cause.code : 'an error';
       throw new Error(`Cannot set kernel setting ${name} to ${value}: the kernel answers ${why}`, { cause });
