@@ -93,9 +93,10 @@ function describeChains(path: Path, paint: Paint): string {
   return [...ours, ...(end ? [end] : [])].join(' → ');
 }
 
-/** The rules a request met, chain by chain, without the jump from the built-in chain and what is not ours. */
+/** The rules of the table that decided, without the jump from the built-in chain. */
 function describeRules(path: Path, paint: Paint): string[] {
-  const steps = path.steps.filter((s) => s.chain.startsWith('KUBE-'));
+  const table = path.verdict === undefined ? 'nat' : 'filter';
+  const steps = path.steps.filter((s) => s.table === table && s.chain.startsWith('KUBE-'));
   return steps.map((s) => `${paint('cyan', s.chain)} ${paint('dim', s.rule)}`);
 }
 
