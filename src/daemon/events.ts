@@ -6,6 +6,7 @@
  */
 
 import type { Log } from '../proxier/proxier.ts';
+import type { ObjectKey } from '../proxier/types.ts';
 import type { Clock } from '../sys/clock.ts';
 
 const QUEUE_LENGTH = 1_000;
@@ -21,6 +22,13 @@ export interface ObjectReference {
   readonly kind: string;
   readonly namespace?: string;
   readonly name: string;
+}
+
+export const nodeReference = (name: string): ObjectReference => ({ apiVersion: 'v1', kind: 'Node', name });
+
+export function serviceReference(service: ObjectKey): ObjectReference {
+  const slash = service.indexOf('/');
+  return { apiVersion: 'v1', kind: 'Service', namespace: service.slice(0, slash), name: service.slice(slash + 1) };
 }
 
 export interface EventRecord {

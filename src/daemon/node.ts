@@ -65,6 +65,17 @@ export function nodePortCidrs(configured: readonly string[], { ips }: NodeIPs): 
   );
 }
 
+/** What a start finds out about the node. */
+export interface NodeFacts {
+  readonly name: string;
+  readonly watch: NodeWatch;
+  /** Get every event of the node's watch, one after the other; the watch itself is the first. */
+  readonly listeners: ((event: WatchEvent) => void)[];
+  /** At the start. */
+  readonly podCIDRs: readonly string[];
+  readonly ips: NodeIPs;
+}
+
 export interface NodeWatchOptions {
   readonly name: string;
   /** The pod CIDRs decide what is local traffic: wait for them, and end when they change. */

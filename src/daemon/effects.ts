@@ -1,0 +1,59 @@
+/**
+ * Everything of the world that the daemon touches: real, unless a test gives its own.
+ *
+ * @module
+ */
+
+import type { Config } from '../config/types.ts';
+import { type ModeDeps, openMode } from '../modes/index.ts';
+import { readNodeAddresses } from '../modes/node-addresses.ts';
+import { createNfacct } from '../netlink/nfacct.ts';
+import type { Log } from '../proxier/proxier.ts';
+import type { IPAddress } from '../proxier/types.ts';
+import { type Clock, realClock } from '../sys/clock.ts';
+import { type Exec, realExec } from '../sys/exec.ts';
+import { setOomScore } from '../sys/oom.ts';
+import { realSysctl, type Sysctl } from '../sys/proc.ts';
+import { type ClusterAccess, openCluster } from './cluster.ts';
+import { type ConntrackHashSize, realHashSize } from './conntrack-sysctls.ts';
+import { hasIPv6 } from './families.ts';
+
+export interface Effects {
+  readonly log: Log;
+  readonly clock: Clock;
+  readonly exec: Exec;
+  readonly sysctl: Sysctl;
+  readonly hashSize: ConntrackHashSize;
+  /** The kernel has IPv6, and it is on. */
+  readonly hasIPv6: boolean;
+  readonly setOomScore: (score: number) => Promise<void>;
+  readonly openCluster: (config: Config, clock: Clock) => Promise<ClusterAccess>;
+  readonly openMode: typeof openMode;
+  /** All addresses of all interfaces, both families. */
+  readonly nodeAddresses: () => Promise<readonly IPAddress[]>;
+}
+
+/** What `runDaemon` must be given, and what it may be given. */
+export type DaemonDeps = Pick<Effects, 'log'> & Partial<Effects>;
+
+/** The real ones for all that is not given. */
+export function completeEffects(deps: DaemonDeps): Effects {
+  return {
+    clock: realClock,
+    exec: realExec,
+    sysctl: realSysctl,
+    hashSize: realHashSize,
+    hasIPv6: hasIPv6(deps.sysctl ?? realSysctl),
+    setOomScore,
+    openCluster,
+    openMode,
+    nodeAddresses: readNodeAddresses,
+    ...deps,
+  };
+}
+
+/** The part of them that a mode works with. */
+export function modeDeps(effects: Effects, metrics: ModeDeps['metrics']): ModeDeps {
+  const { exec, clock, sysctl, nodeAddresses, log } = effects;
+  return { exec, clock, sysctl, nodeAddresses, log, nfacct: createNfacct(), metrics };
+}

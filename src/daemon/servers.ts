@@ -1,0 +1,37 @@
+/**
+ * Starts the health server and the metrics server.
+ *
+ * @module
+ */
+
+import { toKubeProxyConfiguration } from '../config/write.ts';
+import { nodeReference } from './events.ts';
+import { type Answerer, serveHttp } from './http.ts';
+import type { Start } from './proxiers.ts';
+import { healthRoutes, metricsRoutes } from './routes.ts';
+import type { Tasks } from './tasks.ts';
+
+/** Longest wait for the event that says why the daemon ends. */
+const LAST_WORDS_MS = 2_000;
+
+/** Both serve until the tasks end. With bindAddressHardFail one that cannot listen ends all of them, after an event. */
+export function startServers(start: Start, tasks: Tasks): void {
+  const { config, effects, events, metrics, health, mode, node } = start;
+  const serve = (name: string, address: string, answer: Answerer, reason: string) =>
+    tasks.start(async (signal) => {
+      try {
+        await serveHttp({ name, address, answer, hardFail: config.bindAddressHardFail }, effects, signal);
+      } catch (error) {
+        const note = error instanceof Error ? error.message : String(error);
+        events.record({ regarding: nodeReference(node.name), type: 'Warning', reason, action: 'StartKubeProxy', note });
+        await events.flush(LAST_WORDS_MS);
+        throw error;
+      }
+    });
+  if (health !== undefined) {
+    const answer = healthRoutes(health, metrics);
+    serve('health', config.healthzBindAddress, answer, 'FailedToStartProxierHealthcheck');
+  }
+  const answer = metricsRoutes({ metrics, mode: mode.mode, configz: () => toKubeProxyConfiguration(config) });
+  serve('metrics', config.metricsBindAddress, answer, 'FailedToStartMetricServer');
+}
