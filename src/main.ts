@@ -1,58 +1,18 @@
 /**
- * Entry of the program `switchyard`: the real streams, signals and exit code around `cli/program.ts`.
+ * Entry of the program `switchyard`. Compiled code is kept beside the installed packages: sources are TypeScript, and
+ * stripping their types at every start would cost a second of CPU and 30 MB resident (docs/decisions/0006).
  *
  * @module
  */
 
-import type { Io } from './cli/command.ts';
-import { COMMANDS } from './cli/commands.ts';
-import { runProgram } from './cli/program.ts';
-import { BUILT_MODES } from './modes/mode.ts';
-import { realClock } from './sys/clock.ts';
+import { enableCompileCache, flushCompileCache } from 'node:module';
+import { fileURLToPath } from 'node:url';
 
-/** After the first signal the program ends by itself; one that does not is ended after this time, or by a second one. */
-const STOP_MS = 10_000;
+// Not the default folder below /tmp: what is in the cache is run, so nobody else may write there.
+enableCompileCache(fileURLToPath(new URL('../node_modules/.cache/switchyard', import.meta.url)));
 
-const stop = new AbortController();
-for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-  process.on(signal, () => {
-    if (stop.signal.aborted) process.exit(signal === 'SIGINT' ? 130 : 143);
-    stop.abort();
-    setTimeout(() => process.exit(0), STOP_MS).unref();
-  });
-}
+/** By then every module is loaded. A daemon that is killed would leave nothing to the next start otherwise. */
+const FLUSH_MS = 5_000;
+setTimeout(flushCompileCache, FLUSH_MS).unref();
 
-// `switchyard render | head`: a reader that has enough is no error.
-process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code === 'EPIPE') process.exit(0);
-  throw error;
-});
-
-const hasColours = (stream: NodeJS.WriteStream) => stream.isTTY === true && !process.env['NO_COLOR'];
-
-const io: Io = {
-  stdin: process.stdin,
-  stdout: process.stdout,
-  stderr: process.stderr,
-  colours: { stdout: hasColours(process.stdout), stderr: hasColours(process.stderr) },
-  signal: stop.signal,
-};
-
-const code = await runProgram(process.argv.slice(2), io, {
-  run: {
-    clock: realClock,
-    builtModes: BUILT_MODES,
-    runDaemon: async (config, log, signal) => {
-      const { runDaemon } = await import('./daemon.ts');
-      await runDaemon(config, { log }, signal);
-    },
-  },
-  commands: COMMANDS,
-}).catch((error: unknown) => {
-  process.stderr.write(`Error: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`);
-  return 2;
-});
-
-// Pipes are written behind our back: wait for them, then end although a socket may still be open.
-await new Promise<void>((done) => process.stdout.write('', () => done()));
-process.exit(code);
+await import('./cli/entry.ts');
