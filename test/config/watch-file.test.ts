@@ -110,6 +110,21 @@ t.test('watchConfigFile()', async (t) => {
     t.equal(calls, 1);
   });
 
+  t.test('waits for a writer it met half-way', async (t) => {
+    const dir = makeFolder(t);
+    const clock = new FakeClock();
+    const stop = new AbortController();
+    let calls = 0;
+    writeFileSync(join(dir, 'plain'), '');
+    const watching = watchConfigFile(join(dir, 'plain'), () => calls++, stop.signal, { clock, initial: 'one' });
+    for (let i = 0; i < 100 && clock.sleeping === 0; i++) await turn();
+    writeFileSync(join(dir, 'plain'), 'one');
+    await turns(clock, 20);
+    t.equal(calls, 0);
+    stop.abort();
+    await watching;
+  });
+
   t.test('waits for a writer that truncates first', async (t) => {
     const dir = makeFolder(t);
     const clock = new FakeClock();
