@@ -4,11 +4,11 @@
  * @module
  */
 
+import { BUILT_MODES } from '../modes/mode.ts';
+import { realClock } from '../sys/clock.ts';
 import type { Io } from './command.ts';
 import { COMMANDS } from './commands.ts';
 import { runProgram } from './program.ts';
-import { BUILT_MODES } from '../modes/mode.ts';
-import { realClock } from '../sys/clock.ts';
 
 /** After the first signal the program ends by itself; one that does not is ended after this time, or by a second one. */
 const STOP_MS = 10_000;
