@@ -5,9 +5,10 @@
  * @module
  */
 
-import http from 'node:http';
+import type { Agent, IncomingMessage } from 'node:http';
 import https from 'node:https';
 import type { Clock } from '../sys/clock.ts';
+import { http } from '../sys/http.ts';
 import { ApiError } from './api-error.ts';
 import type { ReadCredentials } from './credentials.ts';
 
@@ -47,7 +48,7 @@ export class Connector {
    * @returns The answer, whatever its status. Its body is the caller's to read or destroy.
    * @throws {ApiError} `UNREACHABLE`, `TIMED_OUT`, `BROKEN` (connected, but no answer) or `ABORTED`.
    */
-  async exchange(exchange: Exchange, signal?: AbortSignal): Promise<http.IncomingMessage> {
+  async exchange(exchange: Exchange, signal?: AbortSignal): Promise<IncomingMessage> {
     try {
       return await this.#once(exchange, signal);
     } catch (error) {
@@ -70,7 +71,7 @@ export class Connector {
     this.#secure.destroy();
   }
 
-  #agent(exchange: Exchange): http.Agent {
+  #agent(exchange: Exchange): Agent {
     if (exchange.url.protocol !== 'https:') return this.#plain;
     const id = JSON.stringify(exchange.tls);
     if (id !== this.#secureFor) {
@@ -81,7 +82,7 @@ export class Connector {
     return this.#secure;
   }
 
-  #once(exchange: Exchange, signal?: AbortSignal): Promise<http.IncomingMessage> {
+  #once(exchange: Exchange, signal?: AbortSignal): Promise<IncomingMessage> {
     const { url, server, method, headers, body } = exchange;
     return new Promise((resolve, reject) => {
       const answered = new AbortController();

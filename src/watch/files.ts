@@ -13,7 +13,7 @@ import type { ApiObject } from '../proxier/types.ts';
 import type { Clock } from '../sys/clock.ts';
 import { Decoder } from './decode.ts';
 import { FileWatch } from './file-watch.ts';
-import { type FileProblem, ManifestDecoder, type Manifests } from './manifests.ts';
+import type { FileProblem, ManifestDecoder, Manifests } from './manifests.ts';
 import type { WatchedKind } from './selectors.ts';
 import type { Source, SourceHandlers } from './source.ts';
 
@@ -40,7 +40,7 @@ export interface FileSourceOptions extends ManifestOptions {
  * @returns What is in them; a file or folder that cannot be read is among the problems.
  */
 export async function readManifests(options: ManifestOptions): Promise<Manifests> {
-  const files = new Files(options);
+  const files = await Files.create(options);
   await files.read();
   return files.manifests();
 }
@@ -50,7 +50,7 @@ export function createFileSource(options: FileSourceOptions): Source {
   return {
     run: async (handlers, signal) => {
       const { clock, kinds, paths } = options;
-      const files = new Files(options);
+      const files = await Files.create(options);
       const delivery = new Delivery(handlers);
       using watch = new FileWatch(paths.filter((path) => path !== '-'));
       let isSynced = false;
@@ -97,9 +97,15 @@ class Files {
   readonly #known = new Set<string>();
   #stdin: string | undefined;
 
-  constructor(options: ManifestOptions) {
+  private constructor(options: ManifestOptions, decoder: ManifestDecoder) {
     this.#options = options;
-    this.#decoder = new ManifestDecoder(options.kinds, new Decoder());
+    this.#decoder = decoder;
+  }
+
+  /** Loads the YAML parser, 13 MB resident: a daemon that reads the API server does not pay for it. */
+  static async create(options: ManifestOptions): Promise<Files> {
+    const { ManifestDecoder } = await import('./manifests.ts');
+    return new Files(options, new ManifestDecoder(options.kinds, new Decoder()));
   }
 
   /** True when every path was readable at least once: only then is what they hold known. */

@@ -63,7 +63,7 @@ export class ListSplitter {
   /** Nesting, counted from 0 outside the list. The items themselves are at depth 2. */
   #depth = 0;
   #inString = false;
-  #escaped = false;
+  #isEscaped = false;
   #inItems = false;
   #inItem = false;
   /** At depth 1: the next string is the name of a field. */
@@ -165,15 +165,17 @@ export class ListSplitter {
   #skipString(chunk: Buffer, start: number): number {
     const end = chunk.length;
     let i = start;
+    let isEscaped = this.#isEscaped;
     for (; i < end; i++) {
       const byte = chunk[i];
-      if (this.#escaped) this.#escaped = false;
-      else if (byte === BACKSLASH) this.#escaped = true;
+      if (isEscaped) isEscaped = false;
+      else if (byte === BACKSLASH) isEscaped = true;
       else if (byte === QUOTE) {
         this.#inString = false;
         break;
       }
     }
+    this.#isEscaped = isEscaped;
     if (this.#inName) {
       this.#field += chunk.toString('latin1', start, i);
       this.#inName = this.#inString;

@@ -6,6 +6,7 @@
 
 import type { InvalidObject, Kind, WatchEvent } from '../proxier/types.ts';
 import type { Clock } from '../sys/clock.ts';
+import { keepYoungHeapSmall } from '../sys/young-heap.ts';
 import { type ApiClient, createApiClient } from './api-client.ts';
 import type { ApiCluster } from './credentials.ts';
 import { Decoder } from './decode.ts';
@@ -73,6 +74,7 @@ export interface ApiSourceOptions {
 export function createApiSource(options: ApiSourceOptions): Source {
   return {
     run: async (handlers, signal) => {
+      keepYoungHeapSmall();
       const client = options.client ?? createApiClient(options);
       const decoder = new Decoder();
       const stop = new AbortController();
