@@ -26,7 +26,7 @@ class FakeSource implements Source {
 }
 
 /** A whole daemon: real HTTP servers on free ports, everything else in memory. */
-async function makeDaemon(overrides: Partial<Config> = {}, faults: { cleanUp?: Error } = {}) {
+async function makeDaemon(overrides: Partial<Config> = {}, faults: { cleanUp?: Error; eventsLastMs?: number } = {}) {
   const { config } = await loadConfig({ 'hostname-override': NODE_NAME }, { readFile: async () => '' });
   const clock = new FakeClock();
   const [nodes, services] = [new FakeSource(), new FakeSource()];
@@ -41,7 +41,10 @@ async function makeDaemon(overrides: Partial<Config> = {}, faults: { cleanUp?: E
     nodeSource: () => nodes,
     serviceSource: services,
     events: {
-      post: async (_path, body) => void events.push({ ...body }),
+      post: async (_path, body) => {
+        if (faults.eventsLastMs) await clock.sleep(faults.eventsLastMs);
+        events.push({ ...body });
+      },
       patch: async () => {},
       isFinal: () => true,
     },
@@ -335,9 +338,9 @@ t.test('ends', async (t) => {
   });
 
   t.test('when an address cannot be served and that is to be fatal, with a last word', async (t) => {
-    const d = await makeDaemon({ metricsBindAddress: address, bindAddressHardFail: true });
+    const d = await makeDaemon({ metricsBindAddress: address, bindAddressHardFail: true }, { eventsLastMs: 50 });
     await d.knowNode();
-    while (d.failure() === undefined) await d.clock.advance(0);
+    while (d.failure() === undefined) await d.clock.advance(10);
     t.match(d.failure(), { message: /^Cannot serve metrics on .*EADDRINUSE/ });
     t.match(d.events.at(-1), { reason: 'FailedToStartMetricServer', regarding: { kind: 'Node' }, note: /EADDRINUSE/ });
   });

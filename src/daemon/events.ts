@@ -136,8 +136,7 @@ export class Events {
         return;
       } catch (error) {
         if (!api.isFinal(error)) throw error;
-        // The server forgets events after an hour: it becomes a new one.
-        this.#sent.delete(key);
+        // The server forgets events after an hour: then it becomes a new one.
       }
     }
     const namespace = event.regarding.namespace ?? 'default';

@@ -48,7 +48,7 @@ export function createDataplane({ config, effects, node, nodePortTexts, mode }: 
     localTraffic: traffic,
     nodePortAddresses: addresses,
     nodeIP: node.ips.ips[family],
-    localhostNodePorts: config.iptables.localhostNodePorts && family === 'IPv4' && addresses.containsIPv4Loopback,
+    localhostNodePorts: config.iptables.localhostNodePorts && addresses.containsIPv4Loopback,
   });
 }
 

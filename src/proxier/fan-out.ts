@@ -21,11 +21,10 @@ export type EventTarget = Pick<
 >;
 
 /**
- * Makes the one handler of all watch events. Every event goes to all families, in the order given, but what
- * changes nothing for a proxier: a node whose zone stays, a kind it does not read.
+ * Makes the one handler of all watch events. Every event goes to all families, in the order given, but of
+ * a Node only its zone.
  */
 export function createFanOut(targets: readonly EventTarget[]): (event: WatchEvent) => void {
-  let zone = '';
   const serviceCIDRs = new Map<ObjectKey, readonly string[]>();
   const tellServiceCIDRs = () => {
     // Two objects may name one CIDR: it lives as long as either.
@@ -44,9 +43,7 @@ export function createFanOut(targets: readonly EventTarget[]): (event: WatchEven
         for (const target of targets) target.upsertSlice(object);
         return;
       case 'Node':
-        if (object.zone === zone) return;
-        zone = object.zone;
-        for (const target of targets) target.setZone(zone);
+        for (const target of targets) target.setZone(object.zone);
         return;
       case 'ServiceCIDR':
         serviceCIDRs.set(object.key, object.cidrs);

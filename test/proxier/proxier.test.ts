@@ -400,6 +400,7 @@ story(t, 'success is told in metrics, health servers and to the flow clean-up; f
   await w.tell(slice(NODE_NAME, w.startMs + 35_600));
   t.equal(await w.value('kubeproxy_sync_proxy_rules_endpoint_changes_pending'), 1);
   await w.clock.advance(2000);
+  t.equal(await w.value('kubeproxy_network_programming_duration_seconds', v4), 2);
   t.same(w.serviceHealth.counts, { 'ns1/lb': 2 });
   t.equal(w.flows.length, 2);
   t.equal(
