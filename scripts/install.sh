@@ -49,10 +49,10 @@ if [ -n "$missing" ]; then
   rm -f "$log"
 fi
 
-# npm writes node_modules/.package-lock.json at the end of an installation.
+# Node packages are as locked if they were installed from this very lock file, or by hand after it was last changed.
 if [ ! -x node_modules/.bin/node ] || [ ! -e node_modules/.package-lock.json ] ||
-  [ package-lock.json -nt node_modules/.package-lock.json ]; then
+  { [ package-lock.json -nt node_modules/.package-lock.json ] && ! cmp -s package-lock.json node_modules/.installed-lock; }; then
   say 'installing Node packages (npm ci)'
   npm ci --no-audit --no-fund --loglevel=error >&2 || { say 'Cannot install Node packages: npm ci failed, see above'; exit 2; }
-  touch node_modules/.package-lock.json
+  cp package-lock.json node_modules/.installed-lock
 fi
