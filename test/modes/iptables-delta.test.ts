@@ -12,10 +12,11 @@ import {
 } from '../../src/modes/iptables/delta.ts';
 import { FakeRestoreError, FakeRuleset } from '../../src/modes/iptables/fake.ts';
 import { formatSaved } from '../../src/modes/iptables/format.ts';
-import { isServiceChain } from '../../src/modes/iptables/names.ts';
+import { isServiceChain, SERVICES } from '../../src/modes/iptables/names.ts';
 import type { DynamicFacts, IptablesOptions } from '../../src/modes/iptables/options.ts';
 import { parseSave } from '../../src/modes/iptables/parse.ts';
-import { renderAll, renderService } from '../../src/modes/iptables/render.ts';
+import { renderAll, renderService, type ServiceRules } from '../../src/modes/iptables/render.ts';
+import { comment, DROP, type Rule, rule } from '../../src/modes/iptables/rule.ts';
 import { JUMPS, renderStatic } from '../../src/modes/iptables/static.ts';
 import { Model } from '../../src/proxier/model.ts';
 import { nodePortAddresses } from '../../src/proxier/node-port-addresses.ts';
@@ -355,6 +356,61 @@ t.test('the static part', async (t) => {
   const whole = new FakeRuleset('IPv4');
   whole.restore(renderAll([], options, was, { comments: true, jumps: false }));
   t.equal(normalForm(ruleset.save()), normalForm(whole.save()), 'from nothing');
+});
+
+t.test('a shared chain is put in order by the fewest edits', async (t) => {
+  const options = makeOptions();
+  const port = makeServicePort({ externalIPs: [ip('1.1.1.1'), ip('2.2.2.2')] });
+  const all = plansOf(makePlan(port, [makeEndpoint('10.0.0.1')]));
+  const want = fresh(all, options);
+  const [cluster = '', one = '', two = '', nodePorts = ''] = want.rules('nat', 'KUBE-SERVICES');
+  const foreign = '-s 198.51.100.1/32 -j ACCEPT';
+  const cases: readonly (readonly [string, readonly string[], number])[] = [
+    ['as it is wanted', [cluster, one, two, nodePorts], 0],
+    ['empty', [], 4],
+    ['the node ports missing', [cluster, one, two], 1],
+    ['the node ports first', [nodePorts, cluster, one, two], 2],
+    ['the node ports in between', [cluster, nodePorts, one, two], 2],
+    ['the node ports twice', [nodePorts, cluster, one, two, nodePorts], 3],
+    ['a foreign rule first', [foreign, cluster, one, two, nodePorts], 1],
+    ['a foreign rule behind the node ports', [cluster, one, two, nodePorts, foreign, foreign], 2],
+    ['one rule of three missing', [cluster, two, nodePorts], 5],
+    ['two rules exchanged', [cluster, two, one, nodePorts], 6],
+    ['a rule twice', [cluster, one, two, one, nodePorts], 7],
+  ];
+  for (const [name, rules, edits] of cases) {
+    const live = fresh(all, options);
+    live.restore(
+      ['*nat', ':KUBE-SERVICES - [0:0]', ...rules.map((rule) => `-A KUBE-SERVICES ${rule}`), 'COMMIT', ''].join('\n'),
+    );
+    const text = write(live, allOf(deltaFromDump(parseSave(live.save()), wanted(all, options))));
+    t.same(live.rules('nat', 'KUBE-SERVICES'), want.rules('nat', 'KUBE-SERVICES'), name);
+    t.equal(text.match(/^-[ADI]/gm)?.length ?? 0, edits, `${name}: by ${edits} edits`);
+    t.notMatch(text, /^:/m, `${name}: never emptied`);
+  }
+});
+
+t.test('equal rules of two services, one of which is out of order, all come back', async (t) => {
+  const options = makeOptions();
+  const [x, y] = ['x', 'y'].map((text) => rule([comment(text)], DROP));
+  if (x === undefined || y === undefined) throw new RangeError('Cannot make two rules');
+  const share = (...rules: readonly Rule[]): ServiceRules => ({
+    owned: new Map(),
+    shared: [{ table: 'filter', chain: SERVICES, port: 'ns1/svc1/tcp', rules }],
+  });
+  const services = [
+    [objectKey('ns1', 'a'), share(x, y)],
+    [objectKey('ns1', 'b'), share(x)],
+  ] as const;
+  const live = fresh(new Map(), options);
+  const [savedX, savedY] = [x, y].map((one) => formatSaved(one, 'IPv4'));
+  live.restore(
+    ['*filter', ...[savedY, savedX, savedX].map((body) => `-A KUBE-SERVICES ${body}`), 'COMMIT', ''].join('\n'),
+  );
+  write(live, allOf(deltaFromDump(parseSave(live.save()), { ...wanted(new Map(), options), services })));
+  const left = live.rules('filter', 'KUBE-SERVICES');
+  t.same(left.toSorted(), [savedX, savedX, savedY]);
+  t.ok(left.indexOf(savedX ?? '') < left.indexOf(savedY ?? ''), 'in order');
 });
 
 t.test('what others have', async (t) => {
