@@ -1262,6 +1262,7 @@ t.test('chaos', async (t) => {
     server.chaos.silence();
     server.apply([service('unheard')]);
     server.bookmark();
+    await ask(`${url}/version`);
     t.same(server.stats().openWatches, { services: 1 });
     server.chaos.drop();
     await t.rejects(w.next(), { code: 'ECONNRESET' }, 'nothing came');
@@ -1280,8 +1281,12 @@ t.test('chaos', async (t) => {
     await answer;
     await post({ delay: { answersMs: 0 } });
     const w = await begin(t);
+    let came = 0;
+    w.response.on('data', () => came++);
     server.apply([service('late')]);
     await clock.advance(299);
+    await ask(`${url}/version`);
+    t.equal(came, 0);
     server.apply([service('later')]);
     const first = w.next();
     await clock.advance(1);
