@@ -3,6 +3,7 @@
  * what this mode writes (and what iptables-save prints), refuses what the tools refuse in their words, and prints like them.
  *
  * It reads rules as text, word by word, and knows nothing of `rule.ts` and `format.ts`: one is the test of the other.
+ * It prints odds of 1 in 4096 and IPv6 addresses of six zero groups plainly, where the tools have ways of their own.
  *
  * @module
  */
