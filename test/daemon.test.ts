@@ -207,6 +207,17 @@ story('from the first event to the kernel, and what is told of it', {}, async (t
   t.equal(d.failure(), undefined);
 });
 
+for (const allowed of [true, false]) {
+  const featureGates = { AllowServiceExternalIPs: allowed };
+  story(`external IPs with the gate ${allowed ? 'on' : 'off'}`, { featureGates }, async (t, d) => {
+    await d.knowNode();
+    d.services.tell({ type: 'upsert', object: makeService({ externalIPs: ['1.2.3.4'] }) }, ...synced);
+    await d.clock.advance(0);
+    const plan = [...(d.planes[0]?.programmed.values() ?? [])][0];
+    t.same(plan?.ports[0]?.port.externalIPs, allowed ? ['1.2.3.4'] : []);
+  });
+}
+
 story('a refused service is an event on it', {}, async (t, d) => {
   await d.knowNode();
   const service = makeService();

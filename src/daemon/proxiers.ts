@@ -4,6 +4,7 @@
  * @module
  */
 
+import { isFeatureEnabled } from '../config/feature-gates.ts';
 import type { Config } from '../config/types.ts';
 import type { OpenMode } from '../modes/index.ts';
 import type { Dataplane } from '../modes/mode.ts';
@@ -62,7 +63,7 @@ export async function createProxier(start: Start, dataplane: Dataplane): Promise
   const model = new Model({
     family,
     nodeName: node.name,
-    externalIPsAllowed: config.featureGates['AllowServiceExternalIPs'] !== false,
+    externalIPsAllowed: isFeatureEnabled(config.featureGates, 'AllowServiceExternalIPs'),
     startMs: clock.now(),
     onUnparsable: ({ service, field, text }) => log.warn({ family, service, field, text }, 'not an address, left out'),
   });

@@ -119,13 +119,13 @@ export class Proxier {
   /** All Services there are have been delivered. */
   servicesSynced(): void {
     this.#servicesSynced = true;
-    if (this.#isInitialised()) this.#runner.requestNow();
+    if (this.#isInitialised()) this.#askNow();
   }
 
   /** All EndpointSlices there are have been delivered. */
   slicesSynced(): void {
     this.#slicesSynced = true;
-    if (this.#isInitialised()) this.#runner.requestNow();
+    if (this.#isInitialised()) this.#askNow();
   }
 
   /**
@@ -143,7 +143,7 @@ export class Proxier {
     const onLost = (reason: string) => {
       log.warn({ family: this.family, reason }, 'rules lost, programming them again');
       this.#needsFull = true;
-      this.#runner.requestNow();
+      if (this.#isInitialised()) this.#askNow();
     };
     try {
       await Promise.all([
@@ -170,10 +170,20 @@ export class Proxier {
   #changed(needsSync: boolean): void {
     this.#countChanges();
     if (!needsSync || !this.#isInitialised()) return;
+    this.#noteRequest();
+    this.#runner.request();
+  }
+
+  /** Past the minimum interval: nothing works yet, or any more. */
+  #askNow(): void {
+    this.#noteRequest();
+    this.#runner.requestNow();
+  }
+
+  #noteRequest(): void {
     this.#requested = true;
     this.#deps.health.queued(this.family);
     this.#setNow(this.#deps.metrics.lastQueued);
-    this.#runner.request();
   }
 
   /** The four metrics belong to all families: each adds what is new since it was here last. */
@@ -189,7 +199,7 @@ export class Proxier {
 
   async #sync(signal: AbortSignal): Promise<RunOutcome> {
     if (!this.#isInitialised()) return 'ok';
-    const { model, dataplane, clock, metrics, log } = this.#deps;
+    const { model, dataplane, clock, health, metrics, log } = this.#deps;
     const startMs = clock.now();
     const isFullDue = startMs - this.#lastFullMs > FULL_SYNC_PERIOD_MS && !dataplane.skipsPeriodicFullSync;
     const full = this.#needsFull || isFullDue;
@@ -211,6 +221,8 @@ export class Proxier {
     } catch (error) {
       this.#needsFull = true;
       if (signal.aborted) return 'failed';
+      // Also a sync that nobody asked for: health shows that the kernel may be out of date.
+      health.queued(this.family);
       log.error({ family: this.family, full, err: error }, 'sync failed, will be tried again');
       return 'failed';
     } finally {

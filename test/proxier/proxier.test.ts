@@ -212,11 +212,23 @@ t.test('a failed sync', async (t) => {
     t.same(w.syncs().at(-1), '12 c', 'the one after is partial again');
   });
 
-  story(t, 'at the start is tried again too', async (t, w) => {
-    w.plane.failures = 1;
+  story(t, 'at the start is tried again too, and makes the proxy unhealthy', async (t, w) => {
+    w.plane.failures = 3;
     await w.tell(service('a'), ...allSynced);
+    await w.clock.advance(60_000);
+    t.same(w.syncs(), ['0 a!', '30 a!', '60 a!']);
+    t.equal(w.health.isHealthy(), false);
     await w.clock.advance(30_000);
-    t.same(w.syncs(), ['0 a!', '30 a!']);
+    t.equal(w.health.isHealthy(), true);
+  });
+
+  story(t, 'that nobody asked for makes the proxy unhealthy', async (t, w) => {
+    await w.tell(...allSynced);
+    w.plane.failures = 4;
+    await w.clock.advance(HOUR_MS);
+    t.equal(w.health.isHealthy(), true);
+    await w.clock.advance(60_000);
+    t.equal(w.health.isHealthy(), false);
   });
 
   story(t, 'keeps health queued: unhealthy until one succeeds', async (t, w) => {
