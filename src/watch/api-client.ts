@@ -62,6 +62,12 @@ export function formatUserAgent(version: string, arch: string): string {
   return `switchyard/${version} (linux/${arch === 'x64' ? 'amd64' : arch})`;
 }
 
+/** The head of an answer, and who gave it. */
+interface Answered {
+  readonly server: string;
+  readonly answer: IncomingMessage;
+}
+
 interface Request {
   readonly method: 'GET' | 'POST' | 'PATCH';
   readonly path: string;
@@ -86,8 +92,8 @@ class HttpApiClient implements ApiClient {
   }
 
   async stream(path: string, options: StreamOptions, signal?: AbortSignal): Promise<ApiStream> {
-    const { server, answer } = await this.#ask({ method: 'GET', path }, signal);
-    return { server, chunks: this.#chunks(answer, server, options.idleTimeoutMs) };
+    const answered = await this.#ask({ method: 'GET', path }, signal);
+    return { server: answered.server, chunks: this.#chunks(answered, options.idleTimeoutMs, signal) };
   }
 
   get(path: string, signal?: AbortSignal): Promise<unknown> {
@@ -107,8 +113,8 @@ class HttpApiClient implements ApiClient {
   }
 
   async #json(request: Request, signal?: AbortSignal): Promise<unknown> {
-    const { server, answer } = await this.#ask(request, signal);
-    const body = await this.#read(answer, server, MAX_BODY_BYTES);
+    const answered = await this.#ask(request, signal);
+    const body = await this.#read(answered, MAX_BODY_BYTES, signal);
     try {
       return JSON.parse(body);
     } catch (cause) {
@@ -117,7 +123,7 @@ class HttpApiClient implements ApiClient {
   }
 
   /** Asks the current server, then the others in their order, until one answers. */
-  async #ask(request: Request, signal?: AbortSignal): Promise<{ server: string; answer: IncomingMessage }> {
+  async #ask(request: Request, signal?: AbortSignal): Promise<Answered> {
     const { servers } = this.#options.cluster;
     for (let tried = 1; ; tried++) {
       const index = this.#current;
@@ -153,20 +159,20 @@ class HttpApiClient implements ApiClient {
     const answer = await this.#connector.exchange(exchange, signal);
     const status = answer.statusCode ?? 0;
     if (status >= 200 && status < 300) return answer;
-    const text = await this.#read(answer, server, MAX_ERROR_BYTES).catch(() => '');
+    const text = await this.#read({ server, answer }, MAX_ERROR_BYTES, signal).catch(() => '');
     throw statusError(describe(request), parseOrUndefined(text), {
       status,
       retryAfterMs: retryAfter(answer.headers['retry-after']),
     });
   }
 
-  async #read(answer: IncomingMessage, server: string, maxBytes: number): Promise<string> {
+  async #read(answered: Answered, maxBytes: number, signal?: AbortSignal): Promise<string> {
     const chunks: Buffer[] = [];
     let bytes = 0;
-    for await (const chunk of this.#chunks(answer, server, ANSWER_TIMEOUT_MS)) {
+    for await (const chunk of this.#chunks(answered, ANSWER_TIMEOUT_MS, signal)) {
       bytes += chunk.length;
       if (bytes > maxBytes) {
-        throw new ApiError(`Cannot read an answer of ${server}: more than ${maxBytes} bytes, must be less`, {
+        throw new ApiError(`Cannot read an answer of ${answered.server}: more than ${maxBytes} bytes, must be less`, {
           code: 'BROKEN',
         });
       }
@@ -175,9 +181,16 @@ class HttpApiClient implements ApiClient {
     return Buffer.concat(chunks).toString();
   }
 
-  async *#chunks(answer: IncomingMessage, server: string, idleTimeoutMs: number): AsyncGenerator<Buffer, void> {
+  async *#chunks(
+    { server, answer }: Answered,
+    idleTimeoutMs: number,
+    signal?: AbortSignal,
+  ): AsyncGenerator<Buffer, void> {
     const { clock } = this.#options;
     const body = unpack(answer);
+    const abort = () => body.destroy(new ApiError(`Cannot read from ${server}: stopped`, { code: 'ABORTED' }));
+    signal?.addEventListener('abort', abort);
+    if (signal?.aborted) abort();
     const done = new AbortController();
     let lastMs = clock.now();
     const watchdog = async () => {
@@ -202,6 +215,7 @@ class HttpApiClient implements ApiClient {
       throw new ApiError(`Cannot read from ${server}: ${why}`, { code: 'BROKEN' }, { cause });
     } finally {
       done.abort();
+      signal?.removeEventListener('abort', abort);
       answer.destroy();
       await watching;
     }

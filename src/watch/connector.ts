@@ -45,7 +45,7 @@ export class Connector {
   /**
    * Sends a request.
    *
-   * @returns The answer, whatever its status. Its body is the caller's to read or destroy.
+   * @returns The answer, whatever its status. Its body is the caller's to read or destroy; `signal` no longer counts.
    * @throws {ApiError} `UNREACHABLE`, `TIMED_OUT`, `BROKEN` (connected, but no answer) or `ABORTED`.
    */
   async exchange(exchange: Exchange, signal?: AbortSignal): Promise<IncomingMessage> {
@@ -92,8 +92,15 @@ export class Connector {
         method,
         headers: body === undefined ? headers : { ...headers, 'Content-Length': `${Buffer.byteLength(body)}` },
         agent: this.#agent(exchange),
-        ...(signal !== undefined && { signal }),
       });
+      // Not the request's own `signal`: aborted just after the answer, it destroys a connection that nobody listens to
+      // any more, and the error of that ends the process (Node 24).
+      const abort = () => request.destroy();
+      signal?.addEventListener('abort', abort);
+      const settle = () => {
+        answered.abort();
+        signal?.removeEventListener('abort', abort);
+      };
       const limit = async (timeoutMs: number, isDone: () => boolean, what: string) => {
         await this.#clock.sleep(timeoutMs, answered.signal);
         if (answered.signal.aborted || isDone()) return;
@@ -112,19 +119,20 @@ export class Connector {
           });
       });
       request.on('response', (answer) => {
-        answered.abort();
+        settle();
         // The body has its own reader and limits; until one is there, its error must not be nobody's.
         answer.on('error', () => {});
         resolve(answer);
       });
       request.on('error', (cause) => {
-        answered.abort();
+        settle();
         if (timedOut) reject(timedOut);
         else if (signal?.aborted) reject(new ApiError(`Cannot ask ${server}: stopped`, { code: 'ABORTED' }, { cause }));
         else if (request.reusedSocket && isReset(cause)) reject(new StaleConnection(server, cause));
         else reject(explain(server, cause, connected));
       });
-      request.end(body);
+      if (signal?.aborted) abort();
+      else request.end(body);
     });
   }
 }
