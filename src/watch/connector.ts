@@ -5,7 +5,7 @@
  * @module
  */
 
-import type { Agent, IncomingMessage } from 'node:http';
+import type { Agent, ClientRequest, IncomingMessage } from 'node:http';
 import https from 'node:https';
 import type { Clock } from '../sys/clock.ts';
 import { http } from '../sys/http.ts';
@@ -82,17 +82,28 @@ export class Connector {
     return this.#secure;
   }
 
-  #once(exchange: Exchange, signal?: AbortSignal): Promise<IncomingMessage> {
+  #create(exchange: Exchange): ClientRequest {
     const { url, server, method, headers, body } = exchange;
-    return new Promise((resolve, reject) => {
-      const answered = new AbortController();
-      let connected = false;
-      let timedOut: ApiError | undefined;
-      const request = (url.protocol === 'https:' ? https : http).request(url, {
+    try {
+      return (url.protocol === 'https:' ? https : http).request(url, {
         method,
         headers: body === undefined ? headers : { ...headers, 'Content-Length': `${Buffer.byteLength(body)}` },
         agent: this.#agent(exchange),
       });
+    } catch (cause) {
+      // A certificate or key that is none: perhaps a file that is half written. Node says so at once, not as an event.
+      const why = cause instanceof Error ? cause.message : String(cause);
+      throw new ApiError(`Cannot use the credentials for ${server}: ${why}`, { code: 'CREDENTIALS' }, { cause });
+    }
+  }
+
+  #once(exchange: Exchange, signal?: AbortSignal): Promise<IncomingMessage> {
+    const { url, server, body } = exchange;
+    return new Promise((resolve, reject) => {
+      const answered = new AbortController();
+      let connected = false;
+      let timedOut: ApiError | undefined;
+      const request = this.#create(exchange);
       // Not the request's own `signal`: aborted just after the answer, it destroys a connection that nobody listens to
       // any more, and the error of that ends the process (Node 24).
       const abort = () => request.destroy();
