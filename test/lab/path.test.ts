@@ -40,11 +40,13 @@ const RULES = [
   ':FORWARD ACCEPT [0:0]',
   ':OUTPUT ACCEPT [0:0]',
   ':KUBE-FORWARD - [0:0]',
+  ':KUBE-FIREWALL - [0:0]',
   ':KUBE-EXTERNAL-SERVICES - [0:0]',
   '-A FORWARD -j KUBE-FORWARD', // 17
-  '-A INPUT -m conntrack --ctstate NEW -j KUBE-EXTERNAL-SERVICES', // 18
-  '-A KUBE-FORWARD -m mark --mark 0x4000/0x4000 -j ACCEPT', // 19
-  '-A KUBE-EXTERNAL-SERVICES -p tcp -m tcp --dport 30081 -j REJECT --reject-with icmp-port-unreachable', // 20
+  '-A INPUT -j KUBE-FIREWALL', // 18
+  '-A INPUT -m conntrack --ctstate NEW -j KUBE-EXTERNAL-SERVICES', // 19
+  '-A KUBE-FORWARD -m mark --mark 0x4000/0x4000 -j ACCEPT', // 20
+  '-A KUBE-EXTERNAL-SERVICES -p tcp -m tcp --dport 30081 -j REJECT --reject-with icmp-port-unreachable', // 21
   'COMMIT',
 ];
 
@@ -83,7 +85,7 @@ const rows: readonly {
   },
   {
     name: 'node port, masqueraded; KUBE-MARK-MASQ returns and is no station',
-    hits: [0, 4, 5, 6, 13, 7, 9, 12, 2, 15, 16, 17, 19],
+    hits: [0, 4, 5, 6, 13, 7, 9, 12, 2, 15, 16, 17, 20],
     want: {
       chains: ['PREROUTING', 'KUBE-SERVICES', 'KUBE-NODEPORTS', 'KUBE-EXT-A', 'KUBE-SVC-A', 'KUBE-SEP-2'],
       destination: '10.42.0.12:80',
@@ -106,7 +108,7 @@ const rows: readonly {
   },
   {
     name: 'refused in the filter table',
-    hits: [0, 4, 18, 20, 17, 19],
+    hits: [0, 4, 18, 19, 21, 17, 20],
     want: {
       chains: ['INPUT', 'KUBE-EXTERNAL-SERVICES'],
       destination: undefined,
