@@ -68,8 +68,14 @@ export function bareTool(
 ): { readonly bareColdMs: number; readonly bareChangeMs: number; readonly bareRewriteMs: number } {
   const dir = mkdtempSync(`${tmpdir()}/bare-`);
   const ks = Array.from({ length: endpoints }, (_, k) => k);
+  // The jumps count: at each commit the kernel walks everything that can be reached from a base chain.
   const inputs: string[] = [
-    nat([...declare(['KUBE-SERVICES', 'KUBE-MARK-MASQ']), '-A KUBE-MARK-MASQ -j MARK --or-mark 0x4000']),
+    nat([
+      ...declare(['KUBE-SERVICES', 'KUBE-MARK-MASQ']),
+      '-A KUBE-MARK-MASQ -j MARK --or-mark 0x4000',
+      '-A PREROUTING -j KUBE-SERVICES',
+      '-A OUTPUT -j KUBE-SERVICES',
+    ]),
   ];
   const shared: string[] = [];
   for (let from = 0; from < services; from += 250) {
