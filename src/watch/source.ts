@@ -6,7 +6,6 @@
 
 import type { InvalidObject, Kind, WatchEvent } from '../proxier/types.ts';
 import type { Clock } from '../sys/clock.ts';
-import { keepYoungHeapSmall } from '../sys/young-heap.ts';
 import { type ApiClient, createApiClient } from './api-client.ts';
 import type { ApiCluster } from './credentials.ts';
 import { Decoder } from './decode.ts';
@@ -74,7 +73,6 @@ export interface ApiSourceOptions {
 export function createApiSource(options: ApiSourceOptions): Source {
   return {
     run: async (handlers, signal) => {
-      keepYoungHeapSmall();
       const client = options.client ?? createApiClient(options);
       const decoder = new Decoder();
       const stop = new AbortController();
