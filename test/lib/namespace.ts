@@ -8,6 +8,8 @@ import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import type { Test } from 'tap';
 
+/** Processes are slow on a busy machine; this is for what hangs. */
+const TIMEOUT_MS = 600_000;
 const CASE = 'SWITCHYARD_TEST_CASE';
 
 /** The case this process is to run; undefined outside, where nothing may touch the kernel. */
@@ -22,7 +24,9 @@ export function caseInside(): string | undefined {
  */
 export async function runInside(t: Test, url: string, name: string): Promise<void> {
   const args = ['-n', '-m', process.execPath, fileURLToPath(url)];
-  await t.spawn('unshare', args, { env: { ...process.env, [CASE]: name, TAP: '1' } }, name);
+  const env = { ...process.env, [CASE]: name, TAP: '1', TAP_TIMEOUT: String(TIMEOUT_MS / 1000) };
+  t.setTimeout(TIMEOUT_MS);
+  await t.spawn('unshare', args, { env, timeout: TIMEOUT_MS }, name);
 }
 
 /**

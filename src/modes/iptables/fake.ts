@@ -69,6 +69,7 @@ export class FakeRuleset {
     let name = '';
     let table: FakeTable | undefined;
     let unparsed: FakeRestoreError | undefined;
+    let isRefusedByKernel = false;
     const lines = input.split('\n');
     for (const [i, line] of lines.entries()) {
       const n = i + 1;
@@ -80,10 +81,13 @@ export class FakeRuleset {
         throw this.#refusal(n, 'COMMIT expected', 1);
       } else if (line === 'COMMIT') {
         if (unparsed) throw unparsed;
+        if (isRefusedByKernel) throw this.#refusal(n, '', 1);
         this.#tables.set(name, table);
         table = undefined;
       } else {
-        unparsed ??= this.#line(table, line, n);
+        const late = this.#line(table, line, n);
+        if (late === 'by the kernel') isRefusedByKernel = true;
+        else unparsed ??= late;
       }
     }
     if (table !== undefined)
@@ -127,8 +131,8 @@ export class FakeRuleset {
     return new FakeRestoreError(status, text);
   }
 
-  /** Carries out one line. Returns the error that the tool only notices at the COMMIT. */
-  #line(table: FakeTable, line: string, n: number): FakeRestoreError | undefined {
+  /** Carries out one line. Returns the error that the tool only notices at the COMMIT, when the legacy kernel gets the table. */
+  #line(table: FakeTable, line: string, n: number): FakeRestoreError | 'by the kernel' | undefined {
     const kernelSays = (op: string, errno: string, what: string) =>
       this.flavour === 'nft'
         ? new FakeRestoreError(
@@ -185,8 +189,12 @@ export class FakeRuleset {
       return undefined;
     }
     if (rules === undefined) throw this.#refusal(n, 'No chain/target/match by that name.', 1);
-    if (this.refuses(line)) throw kernelSays('RULE_APPEND', 'Invalid argument', `rule in chain ${chain}`);
+    if (this.refuses(line)) {
+      if (this.flavour === 'legacy') return 'by the kernel';
+      throw kernelSays('RULE_APPEND', 'Invalid argument', `rule in chain ${chain}`);
+    }
     if (rule.counter !== '' && !this.counters.has(rule.counter)) {
+      if (this.flavour === 'legacy') return 'by the kernel';
       throw kernelSays('RULE_APPEND', 'No such file or directory', `rule in chain ${chain}`);
     }
     if (this.flavour === 'nft' && /! -[sd] \S+\/0/.test(line)) {

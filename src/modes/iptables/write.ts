@@ -70,8 +70,9 @@ function ofTable(part: OwnedEdits, table: Table): OwnedEdits {
  * Writes what can be written, table by table and in halves where the whole is refused: with one culprit among n services about
  * 2 log2 n restores. What is not refused is in the kernel afterwards.
  *
- * @param parts - Edits of different owners that do not depend on each other, but all on the static ones, which come first.
- * @returns The services at fault; of one refused in nat, the filter rules may have been written.
+ * @param parts - Edits of services, which do not depend on each other; static ones in front, which they depend on; and static ones
+ *   behind, which depend on all of them.
+ * @returns The services at fault. Of one refused in nat, the filter rules may have been written; static edits behind are not.
  * @throws {RestoreRefusedError} If the static part is refused by itself.
  */
 export async function writeInHalves(
@@ -99,12 +100,19 @@ export async function writeInHalves(
       await halve(services.slice(middle));
     }
   };
+  const isStatic = ({ owner }: OwnedEdits) => owner === 'static';
+  const services = parts.filter((part) => !isStatic(part));
+  const first = parts.findIndex((part) => !isStatic(part));
+  const leading = parts.slice(0, first < 0 ? parts.length : first).filter(isStatic);
+  const trailing = first < 0 ? [] : parts.slice(first).filter(isStatic);
   for (const table of TABLES) {
-    const mine = parts.map((part) => ofTable(part, table)).filter(({ edits }) => edits.length > 0);
-    for (const part of mine) if (part.owner === 'static') await halve([part]);
-    await halve(mine.filter(({ owner }) => owner !== 'static'));
+    for (const part of leading) await halve([ofTable(part, table)]);
+    await halve(services.map((part) => ofTable(part, table)).filter(({ edits }) => edits.length > 0));
   }
-  return [...refusals.values()];
+  // What a refused service still has may refer to chains that are to go.
+  if (refusals.size > 0) return [...refusals.values()];
+  for (const table of TABLES) for (const part of trailing) await halve([ofTable(part, table)]);
+  return [];
 }
 
 /** Edits without those that take the given chains away: they stay, empty. */
