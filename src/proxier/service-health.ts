@@ -111,12 +111,14 @@ export class ServiceHealth {
           }
           const healthy = this.#options.isProxyHealthy();
           const { localEndpoints } = listening;
+          const body = serviceHealthBody(service, localEndpoints, healthy);
           response
             .writeHead(localEndpoints > 0 && healthy ? 200 : 503, {
               ...HEALTH_HEADERS,
+              'Content-Length': Buffer.byteLength(body),
               'X-Load-Balancing-Endpoint-Weight': String(localEndpoints),
             })
-            .end(serviceHealthBody(service, localEndpoints, healthy));
+            .end(body);
         });
         servers.push(server);
         await listen(server, host, port);

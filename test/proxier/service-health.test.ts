@@ -156,6 +156,11 @@ t.test('ServiceHealth', async (t) => {
             t.equal(JSON.parse(got.body).serviceProxyHealthy, state.proxyHealthy);
             t.equal(got.headers.get('content-type'), 'application/json');
             t.equal(got.headers.get('x-content-type-options'), 'nosniff');
+            t.equal(
+              got.headers.get('content-length'),
+              String(got.body.length),
+              'in one piece, as simple checkers expect',
+            );
           }
         }
       }
@@ -167,7 +172,8 @@ t.test('ServiceHealth', async (t) => {
     const { health } = makeHealth();
     t.teardown(() => health.close());
     await health.syncServices(services([[a, p1]]));
-    for (const method of ['POST', 'PUT', 'DELETE']) t.match(await ask(p1, '127.0.0.1', method), { status: 503 });
+    for (const method of ['POST', 'PUT', 'DELETE', 'HEAD'])
+      t.match(await ask(p1, '127.0.0.1', method), { status: 503 });
   });
 
   t.test('listens on the given addresses only, each family on its own', async (t) => {
