@@ -485,6 +485,23 @@ t.test('failures', async (t) => {
   }
 });
 
+t.test('a restore that never gets its turn counts as a failed one', async (t) => {
+  for (const full of [false, true]) {
+    const node = makeNode('legacy');
+    await node.sync([plan('a', 1, [1])]);
+    const lock = () => {
+      node.trouble.locked = 1_000_000;
+    };
+    // A full sync lists the tables first.
+    if (full) node.trouble.before = ({ argv }) => void (argv.includes('nat') && lock());
+    else lock();
+    const failed = t.rejects(node.sync([plan('a', 1, [2])], { full }), { name: 'ExecError' });
+    await node.clock.advance(120_000);
+    await failed;
+    t.same(node.failures, [!full], full ? 'full' : 'partial');
+  }
+});
+
 t.test('addresses that answer on node ports', async (t) => {
   const node = makeNode('nft', {
     nodePortAddresses: { matchAll: false, cidrs: [cidr('192.168.0.0/16')], containsIPv4Loopback: false },
