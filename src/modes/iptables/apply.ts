@@ -14,25 +14,17 @@ import type { ObjectKey, ServicePlan } from '../../proxier/types.ts';
 import type { Clock } from '../../sys/clock.ts';
 import type { Dataplane, Refusal, Snapshot, SyncOptions, SyncReport } from '../mode.ts';
 import { watchCanary } from './canary.ts';
-import {
-  buildRestore,
-  deltaFromDump,
-  type Edit,
-  type OwnedEdits,
-  type RestoreInput,
-  serviceDelta,
-  staticDelta,
-} from './delta.ts';
+import { buildRestore, type Edit, type OwnedEdits, type RestoreInput, serviceDelta, staticDelta } from './delta.ts';
 import { type FactsDeps, readFacts } from './facts.ts';
 import { type Applied, FullRound, renderRefusal } from './full-round.ts';
-import { type ChainName, isServiceChain, TABLES, type Table, toChainName } from './names.ts';
+import { type ChainName, TABLES, type Table } from './names.ts';
 import type { DynamicFacts, IptablesOptions } from './options.ts';
 import { parseSave, type SavedRules } from './parse.ts';
 import { RestoreRefusedError } from './refusal.ts';
 import { countRules, LARGE_CLUSTER_ENDPOINTS, renderService, type ServiceRules } from './render.ts';
-import { renderStatic, type StaticChain } from './static.ts';
+import { renderStatic } from './static.ts';
 import type { Tools } from './tools.ts';
-import { blame, countWritten, type RuleCounts, removal, withoutRemovals, writeInHalves } from './write.ts';
+import { blame, countWritten, type RuleCounts, removal, writeInHalves } from './write.ts';
 
 /** What a sync tells about itself. */
 export interface IptablesMetrics {
