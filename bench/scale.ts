@@ -96,7 +96,7 @@ async function main(): Promise<void> {
   const random = randomFrom(1);
   const pick = () => Math.floor(random() * services);
   const startedMs = performance.now();
-  const proxy = spawn(process.execPath, [`${root}/src/main.ts`, 'run', '--config', `${dir}/config`], {
+  const proxy = spawn(`${root}/bin/switchyard`, ['run', '--config', `${dir}/config`], {
     stdio: ['ignore', 'ignore', 'pipe'],
   });
   let log = '';

@@ -95,11 +95,9 @@ async function main(): Promise<void> {
   await api.replaceAll(first?.objects ?? []);
   writeFileSync(`${dir}/kubeconfig`, api.kubeconfig());
   writeFileSync(`${dir}/config`, JSON.stringify(configuration(`${dir}/kubeconfig`)));
-  const proxy = spawn(
-    process.execPath,
-    [`${root}/src/main.ts`, 'run', '--config', `${dir}/config`, '--iptables-flavour', flavour],
-    { stdio: ['ignore', 'pipe', 'pipe'] },
-  );
+  const proxy = spawn(`${root}/bin/switchyard`, ['run', '--config', `${dir}/config`, '--iptables-flavour', flavour], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
   let log = '';
   for (const stream of [proxy.stdout, proxy.stderr]) {
     stream.setEncoding('utf8').on('data', (s: string) => {
