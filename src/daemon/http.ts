@@ -24,6 +24,8 @@ export type Answerer = (request: {
   readonly method: string;
   readonly path: string;
   readonly query: URLSearchParams;
+  /** The Accept header; '' if there is none. */
+  readonly accept: string;
 }) => Answer | Promise<Answer>;
 
 /** Text as Go's HTTP library sends it. */
@@ -46,6 +48,7 @@ function listener(answer: Answerer, log: Log): RequestListener {
         method: request.method ?? 'GET',
         path,
         query: new URLSearchParams(query),
+        accept: request.headers.accept ?? '',
       });
       response.writeHead(status, { ...headers, 'Content-Length': Buffer.byteLength(body) });
       response.end(request.method === 'HEAD' ? undefined : body);

@@ -7,6 +7,7 @@
 import { HEALTH_HEADERS, type ProxyHealth } from '../proxier/health.ts';
 import type { Metrics } from '../proxier/metrics.ts';
 import { type Answer, type Answerer, NOT_FOUND, textAnswer } from './http.ts';
+import { OPEN_METRICS_TYPE, prefersOpenMetrics, toOpenMetrics } from './open-metrics.ts';
 
 /** `/healthz` and `/livez`, whatever the method; each answer is counted by its code. */
 export function healthRoutes(health: ProxyHealth, metrics: Pick<Metrics, 'healthz' | 'livez'>): Answerer {
@@ -40,7 +41,7 @@ function serverHealth(query: URLSearchParams, name: 'healthz' | 'ping'): Answer 
 
 /** The metrics server. `/` lists the paths, with status 404. */
 export function metricsRoutes({ metrics, mode, configz }: MetricsRoutes): Answerer {
-  const routes: Readonly<Record<string, (query: URLSearchParams) => Answer | Promise<Answer>>> = {
+  const routes: Readonly<Record<string, (query: URLSearchParams, accept: string) => Answer | Promise<Answer>>> = {
     '/configz': () => ({
       status: 200,
       headers: { 'Content-Type': 'application/json', 'X-Content-Type-Options': 'nosniff' },
@@ -48,16 +49,20 @@ export function metricsRoutes({ metrics, mode, configz }: MetricsRoutes): Answer
     }),
     '/healthz': (query) => serverHealth(query, 'healthz'),
     '/healthz/ping': (query) => serverHealth(query, 'ping'),
-    '/metrics': async () => ({
-      status: 200,
-      headers: { 'Content-Type': metrics.registry.contentType },
-      body: await metrics.registry.metrics(),
-    }),
+    '/metrics': async (_query, accept) => {
+      const text = await metrics.registry.metrics();
+      const isOpen = prefersOpenMetrics(accept);
+      return {
+        status: 200,
+        headers: { 'Content-Type': isOpen ? OPEN_METRICS_TYPE : metrics.registry.contentType, Vary: 'Accept' },
+        body: isOpen ? toOpenMetrics(text) : text,
+      };
+    },
     '/proxyMode': () => textAnswer(200, mode),
   };
   const paths = Object.keys(routes);
-  return ({ path, query }) => {
+  return ({ path, query, accept }) => {
     if (path === '/') return textAnswer(404, `${paths.join('\n')}\n`);
-    return Object.hasOwn(routes, path) ? (routes[path]?.(query) ?? NOT_FOUND) : NOT_FOUND;
+    return Object.hasOwn(routes, path) ? (routes[path]?.(query, accept) ?? NOT_FOUND) : NOT_FOUND;
   };
 }

@@ -2,6 +2,7 @@ import { createServer } from 'node:net';
 import { pino } from 'pino';
 import t from 'tap';
 import { type HttpOptions, serveHttp, textAnswer } from '../../src/daemon/http.ts';
+import { toOpenMetrics } from '../../src/daemon/open-metrics.ts';
 import { healthRoutes, metricsRoutes } from '../../src/daemon/routes.ts';
 import { ProxyHealth } from '../../src/proxier/health.ts';
 import { createMetrics } from '../../src/proxier/metrics.ts';
@@ -124,6 +125,50 @@ t.test('metrics server', async (t) => {
   ]) {
     t.match(await get(url + path), want, path);
   }
+});
+
+t.test('the form of the metrics', async (t) => {
+  const metrics = createMetrics({ version: '1"2', processMetrics: false });
+  metrics.syncDuration.observe({ ip_family: 'IPv4' }, 2);
+  metrics.serviceChanges.inc(3);
+  metrics.iptablesRules.set({ table: 'nat', ip_family: 'IPv4' }, 5);
+  const url = await start(t, metricsRoutes({ metrics, mode: 'iptables', configz: () => ({}) }));
+  const prometheus =
+    'application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2';
+  for (const { accept, open } of [
+    { accept: '*/*', open: false },
+    { accept: 'text/plain', open: false },
+    { accept: 'text/html,application/xhtml+xml,*/*;q=0.8', open: false },
+    { accept: prometheus, open: true },
+    { accept: 'application/openmetrics-text', open: true },
+    { accept: 'Application/OpenMetrics-Text; version=0.0.1', open: true },
+    { accept: 'application/openmetrics-text;version=2.0.0', open: false },
+    { accept: 'application/openmetrics-text;q=0.1,text/plain;q=0.9', open: false },
+    { accept: 'application/openmetrics-text;q=0', open: false },
+    { accept: 'application/openmetrics-text;q=high', open: false },
+  ]) {
+    const r = await fetch(`${url}/metrics`, { headers: { Accept: accept, Connection: 'close' } });
+    const type = r.headers.get('content-type') ?? '';
+    const lines = (await r.text()).split('\n');
+    const has = (line: string) => t.ok(lines.includes(line), `${accept}: ${line}`);
+    t.equal(type.startsWith('application/openmetrics-text; version=1.0.0'), open, accept);
+    if (!open) t.match(type, /^text\/plain; version=0\.0\.4/);
+    has('kubeproxy_sync_proxy_rules_service_changes_total 3');
+    has('kubeproxy_sync_proxy_rules_iptables_total{table="nat",ip_family="IPv4"} 5');
+    has('# TYPE kubeproxy_sync_proxy_rules_iptables_total gauge');
+    has(`# TYPE kubeproxy_sync_proxy_rules_service_changes${open ? '' : '_total'} counter`);
+    has(
+      `# HELP kubeproxy_sync_proxy_rules_service_changes${open ? '' : '_total'} [ALPHA] Cumulative proxy rules Service changes`,
+    );
+    has('kubeproxy_sync_proxy_rules_duration_seconds_bucket{le="2.048",ip_family="IPv4"} 1');
+    has('kubeproxy_sync_proxy_rules_duration_seconds_bucket{le="+Inf",ip_family="IPv4"} 1');
+    t.same(lines.slice(-2), open ? ['# EOF', ''] : [lines.at(-2), ''], 'the end');
+    t.equal(lines.slice(0, -1).includes(''), !open, 'blank lines');
+  }
+  t.equal(
+    toOpenMetrics('# HELP h a "word"\n# TYPE h histogram\nh_bucket{le="1",a="b"} 1\nh_bucket{a="b",le="30"} 1\n\n'),
+    '# HELP h a \\"word\\"\n# TYPE h histogram\nh_bucket{le="1.0",a="b"} 1\nh_bucket{a="b",le="30.0"} 1\n# EOF\n',
+  );
 });
 
 t.test('serveHttp()', async (t) => {
