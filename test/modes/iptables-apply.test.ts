@@ -5,15 +5,17 @@ import { openMode } from '../../src/modes/index.ts';
 import { createIptablesDataplane, type IptablesDataplaneOptions } from '../../src/modes/iptables/apply.ts';
 import { watchCanary } from '../../src/modes/iptables/canary.ts';
 import { cleanUp } from '../../src/modes/iptables/cleanup.ts';
-import { buildRestore, deltaFromDump } from '../../src/modes/iptables/delta.ts';
+import { buildRestore, deltaFromDump, type Edit, type OwnedEdits } from '../../src/modes/iptables/delta.ts';
 import { FakeRuleset } from '../../src/modes/iptables/fake.ts';
 import { fakePrograms, noTrouble } from '../../src/modes/iptables/fake-programs.ts';
+import { toChainName } from '../../src/modes/iptables/names.ts';
 import { parseSave } from '../../src/modes/iptables/parse.ts';
 import { probeFamily, probeFlavour, probeIptables, versionAtLeast } from '../../src/modes/iptables/probe.ts';
 import { parseRestoreError, RestoreRefusedError } from '../../src/modes/iptables/refusal.ts';
 import { countRules, renderAll, renderService } from '../../src/modes/iptables/render.ts';
 import { renderStatic } from '../../src/modes/iptables/static.ts';
 import { createTools, type Flavour } from '../../src/modes/iptables/tools.ts';
+import { blame, removal } from '../../src/modes/iptables/write.ts';
 import type { Dataplane, Snapshot, SyncReport } from '../../src/modes/mode.ts';
 import { FakeNfacct } from '../../src/netlink/fake-nfacct.ts';
 import type { IPAddress, ObjectKey, ServicePlan } from '../../src/proxier/types.ts';
@@ -305,6 +307,10 @@ t.test('large clusters', async (t) => {
   await node.sync([], large);
   t.equal(chains().length, 4, 'a chain that came back is not taken away');
   await node.sync([key('b')], large);
+  await node.clock.advance(SYNC_PERIOD_MS + 1);
+  await node.sync([plan('b', 2, [1])], large);
+  t.equal(chains().length, 4, 'not even in the sync that is due');
+  await node.sync([key('b')], large);
   await node.sync([], { full: true, ...large });
   t.equal(chains().length, 4, 'a full sync is no reason to clean up either');
   t.notMatch(node.ruleset.save(), /"ns1\/a -> 10/, 'but it takes the comments');
@@ -348,6 +354,108 @@ t.test('refused services', async (t) => {
       await node.sync([key('b')]);
       t.equal(drift(node), '');
     });
+  }
+});
+
+t.test('a refusal after the filter table was committed', async (t) => {
+  for (const flavour of ['nft', 'legacy'] as const) {
+    const node = makeNode(flavour);
+    await node.sync([plan('a', 1, [1])]);
+    node.ruleset.refuses = (line) => line.includes('10.180.9.9');
+    const report = await node.sync([plan('a', 1, []), plan('b', 9, [9])]);
+    t.same([...report.refusedServices], ['ns1/b']);
+    t.equal(drift(node, [plan('a', 1, [])]), '', `${flavour}: what was committed is not written twice`);
+  }
+});
+
+t.test('chains left by a run before, with nothing that refers to them', async (t) => {
+  const node = makeNode();
+  node.ruleset.restore('*nat\n:KUBE-SEP-AAAAAAAAAAAAAAAA - [0:0]\n:KUBE-SVC-AAAAAAAAAAAAAAAA - [0:0]\nCOMMIT\n');
+  await node.sync([plan('a', 1, [1])]);
+  t.equal(drift(node), '', 'are taken away by the first sync');
+});
+
+t.test('whose fault a refusal is', async (t) => {
+  const edits = (n: number): readonly Edit[] => [
+    { op: 'declare', table: 'nat', chain: toChainName(`KUBE-SVC-${n}`) },
+    { op: 'append', table: 'nat', chain: toChainName(`KUBE-SVC-${n}`), body: '-j RETURN' },
+    { op: 'insert', table: 'nat', chain: toChainName('KUBE-SERVICES'), body: `-j KUBE-SVC-${n}` },
+  ];
+  const gone = toChainName('KUBE-SEP-0');
+  const nat: readonly OwnedEdits[] = [
+    { owner: key('one'), edits: edits(1) },
+    { owner: key('two'), edits: edits(2) },
+    { owner: 'static', edits: removal(gone) },
+  ];
+  const filter: OwnedEdits = {
+    owner: key('two'),
+    edits: [{ op: 'append', table: 'filter', chain: toChainName('KUBE-SERVICES'), body: '-j DROP' }],
+  };
+  // *nat, three declares, two appends, two inserts, one removal, COMMIT
+  const rows: readonly {
+    name: string;
+    parts?: readonly OwnedEdits[];
+    lines: readonly number[];
+    reason?: string;
+    want: object | undefined;
+  }[] = [
+    {
+      name: 'a rule of a chain declared here',
+      lines: [5],
+      want: { refusals: [{ service: 'ns1/one' }], held: [], repeatable: true },
+    },
+    {
+      name: 'two culprits',
+      lines: [5, 6],
+      want: { refusals: [{ service: 'ns1/one' }, { service: 'ns1/two' }], repeatable: true },
+    },
+    {
+      name: 'two lines of one',
+      lines: [6, 8],
+      want: { refusals: [{ service: 'ns1/two', rule: '-A KUBE-SVC-2 -j RETURN' }], repeatable: false },
+    },
+    {
+      name: 'a rule for a shared chain depends on the kernel',
+      lines: [7],
+      want: { refusals: [{ service: 'ns1/one' }], repeatable: false },
+    },
+    { name: 'a chain that is held', lines: [9], want: { refusals: [], held: [gone], repeatable: false } },
+    { name: 'COMMIT', lines: [10], want: undefined },
+    { name: 'a line that is not there', lines: [11], want: undefined },
+    { name: 'the static part', lines: [4], want: undefined },
+    { name: 'no line', lines: [], want: undefined },
+    { name: 'a missing target, noticed late', lines: [6], reason: "Chain 'X' does not exist", want: undefined },
+    {
+      name: 'a missing target',
+      lines: [6],
+      reason: "Couldn't load target `X':No such file or directory",
+      want: undefined,
+    },
+    {
+      name: 'the first of two tables',
+      parts: [filter, ...nat],
+      lines: [2],
+      want: { refusals: [{ service: 'ns1/two' }], repeatable: true },
+    },
+    {
+      name: 'the second of two tables: the first is committed',
+      parts: [filter, ...nat],
+      lines: [8],
+      want: { refusals: [{ service: 'ns1/one' }], repeatable: false },
+    },
+  ];
+  for (const { name, parts = nat, lines, reason = 'no', want } of rows) {
+    const got = blame(
+      buildRestore(parts),
+      new RestoreRefusedError(
+        lines.map((line) => ({ line, reason })),
+        reason,
+      ),
+    );
+    if (want === undefined) t.equal(got, undefined, name);
+    else t.match(got, want, name);
+    if (want !== undefined && 'refusals' in want && Array.isArray(want.refusals))
+      t.equal(got?.refusals.length, want.refusals.length);
   }
 });
 
@@ -415,6 +523,11 @@ t.test('a missing packet counter', async (t) => {
   t.same(report.refusedServices.size, 0, 'it is made again by the full sync that follows');
   t.equal(drift(node), '');
 
+  node.nfacct.present = false;
+  await node.sync([plan('c', 3, [1], { nodePort: 30081 })]);
+  node.nfacct.present = true;
+  t.equal(drift(node), '', 'counters are looked at in full syncs only');
+
   const without = makeNode();
   without.nfacct.present = false;
   without.ruleset.counters.clear();
@@ -443,6 +556,10 @@ t.test('a stale chain that a foreign rule jumps to stays, and goes when the rule
     await node.clock.advance(SYNC_PERIOD_MS + 1);
     await node.sync();
     t.notOk(node.ruleset.hasChain('nat', chain), 'and gone when it can be');
+    await node.clock.advance(SYNC_PERIOD_MS + 1);
+    node.started();
+    await node.sync();
+    t.same(node.started(), [], 'and forgotten');
     t.equal(drift(node), '');
   }
 });
