@@ -16,6 +16,7 @@ import { createServer, type Server } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { dirname } from 'node:path';
 import { assertNever } from '../proxier/types.ts';
+import { closeConnection, openConnection, sayOver } from './connection.ts';
 import { servePod } from './pod-server.ts';
 import { type Answer, decodeQuestion, type FromAgent, type Question } from './protocol.ts';
 import { sendRequest } from './request.ts';
@@ -79,6 +80,13 @@ async function answer(question: Question): Promise<Reply> {
     }
     case 'request':
       return { result: await sendRequest(question.args) };
+    case 'open':
+      return { result: await openConnection(question.args) };
+    case 'say':
+      return { result: await sayOver(question.args.id, question.args.text, question.args.timeoutMs) };
+    case 'hangup':
+      closeConnection(question.args.id);
+      return DONE;
     case 'start':
       return { result: { pid: await start(question.args.argv) } };
     case 'signal':

@@ -39,14 +39,27 @@ export interface RequestSpec {
 
 /** How a request ended, with the milliseconds it took. */
 export type RequestOutcome =
-  /** Someone answered. `status` is HTTP's, 200 for the others; `text` is the whole body or line. */
-  | { readonly kind: 'answered'; readonly status: number; readonly text: string; readonly ms: number }
+  /** Someone answered. `status` and `headers` are HTTP's, 200 and none for the others; `text` is the whole body or line. */
+  | {
+      readonly kind: 'answered';
+      readonly status: number;
+      readonly headers?: Readonly<Record<string, string>>;
+      readonly text: string;
+      readonly ms: number;
+    }
   /** Told at once that nobody is there: a reset, or ICMP port unreachable. */
   | { readonly kind: 'refused'; readonly code: string; readonly ms: number }
   /** Another error of the socket, such as EHOSTUNREACH or ECONNRESET. */
   | { readonly kind: 'failed'; readonly code: string; readonly ms: number }
   /** Nothing came within the time-out. */
   | { readonly kind: 'timeout'; readonly ms: number };
+
+/** What came over a connection that is held open. */
+export type LineOutcome =
+  | { readonly kind: 'line'; readonly text: string }
+  /** It is closed, by whom or why tells `code`, as in ECONNRESET. */
+  | { readonly kind: 'ended'; readonly code: string }
+  | { readonly kind: 'timeout' };
 
 /** A program that the agent started has said something or has ended. */
 export type AgentEvent =
@@ -72,6 +85,15 @@ export interface Operations {
   /** Listens on a TCP address here; the listening socket itself comes with the answer. */
   listen: { readonly args: { readonly address: string; readonly port: number }; readonly result: null };
   request: { readonly args: RequestSpec; readonly result: RequestOutcome };
+  /** Opens a TCP connection and keeps it; answers the pod's greeting and a number to name the connection by. */
+  open: { readonly args: RequestSpec; readonly result: { readonly id: number; readonly greeting: LineOutcome } };
+  /** Says a line over an open connection and waits for one. */
+  say: {
+    readonly args: { readonly id: number; readonly text: string; readonly timeoutMs: number };
+    readonly result: LineOutcome;
+  };
+  /** Closes an open connection. */
+  hangup: { readonly args: { readonly id: number }; readonly result: null };
   /** Starts a program; its output and its end come as events. Answers its process id inside the namespace. */
   start: {
     readonly args: { readonly argv: readonly [string, ...string[]] };

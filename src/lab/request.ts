@@ -12,7 +12,12 @@ import { assertNever } from '../proxier/types.ts';
 import type { PodAnswer, RequestOutcome, RequestSpec } from './protocol.ts';
 
 type Ending =
-  | { readonly kind: 'answered'; readonly status: number; readonly text: string }
+  | {
+      readonly kind: 'answered';
+      readonly status: number;
+      readonly headers?: Readonly<Record<string, string>>;
+      readonly text: string;
+    }
   | { readonly kind: 'error'; readonly code: string }
   | { readonly kind: 'timeout' };
 
@@ -33,10 +38,11 @@ function askHttp(spec: RequestSpec, signal: AbortSignal): Promise<Ending> {
         ...(spec.fromPort === 0 ? {} : { localPort: spec.fromPort }),
       },
       (response) => {
-        text(response).then(
-          (body) => resolve({ kind: 'answered', status: response.statusCode ?? 0, text: body }),
-          reject,
+        const status = response.statusCode ?? 0;
+        const headers = Object.fromEntries(
+          Object.entries(response.headers).map(([name, value]) => [name, String(value)]),
         );
+        text(response).then((body) => resolve({ kind: 'answered', status, headers, text: body }), reject);
       },
     );
     request.on('error', reject);

@@ -1,0 +1,437 @@
+/**
+ * Sends the packets of a flow suite through a lab and compares what comes of them with the table.
+ *
+ * @module
+ */
+
+import { fileURLToPath } from 'node:url';
+import type { Test } from 'tap';
+import type { JsonObject, KubeObject } from '../../src/lab/api/object.ts';
+import { createLab, type Lab, type Target } from '../../src/lab/lab.ts';
+import type { Namespace } from '../../src/lab/namespace.ts';
+import type { PodAnswer, RequestOutcome } from '../../src/lab/protocol.ts';
+import { decodePodAnswer } from '../../src/lab/request.ts';
+import { addressOf, withoutPrefix } from '../../src/lab/topology.ts';
+import type { ModeName } from '../../src/modes/mode.ts';
+import type { Family } from '../../src/proxier/types.ts';
+import { type Endpoints, type Flow, type FlowCase, type FlowSuite, PODS, type Pod, type Source } from './flow.ts';
+import {
+  destination,
+  EXTERNAL_NETWORKS,
+  SECOND_ADDRESS,
+  STRANGER,
+  serviceManifest,
+  sliceManifests,
+  VIP_NETWORKS,
+} from './manifests.ts';
+
+const SCTP_PROGRAM = fileURLToPath(new URL('./sctp.pl', import.meta.url));
+/** Served on the node itself, to see whether its own address is left alone. */
+const NODE_PROGRAM = { name: 'node program', port: 9000 };
+
+/** An answer on this machine takes a millisecond; this is for a busy one. */
+const ANSWER_MS = 5_000;
+/** Less than the second after which TCP repeats its first packet. */
+const SILENCE_MS = 600;
+/**
+ * "At once". IPv6: over a link without delay the ICMPv6 error arrives while connect() still holds the socket, and Linux
+ * drops it; the second SYN, a second later, is the one that is refused.
+ */
+const REFUSED_WITHIN_MS: Readonly<Record<Family, number>> = { IPv4: 1_000, IPv6: 2_500 };
+
+/** A pod that is wanted and not seen for this many connections was left out, but once in ten million rows. */
+function enoughFor(pods: number): number {
+  return pods <= 1 ? 3 : Math.ceil(Math.log(1e-7 / pods) / Math.log(1 - 1 / pods));
+}
+
+const EVEN_CONNECTIONS = 200;
+/** Chi-square that an even split exceeds once in a million runs, by degrees of freedom. */
+const CHI_SQUARE = [0, 23.93, 27.63, 30.66];
+
+const STICKY_CLIENTS = 24;
+const STICKY_REQUESTS = 4;
+/** Requests under way at a time; the rest of them waits. */
+const AT_A_TIME = 24;
+
+export interface FlowRun {
+  readonly mode: ModeName;
+  /** As `LabOptions.program`. */
+  readonly program?: readonly [string, ...string[]];
+}
+
+/** Lets `AT_A_TIME` of the tasks given to it run at once. */
+function createGate(): <T>(task: () => Promise<T>) => Promise<T> {
+  let running = 0;
+  const waiting: (() => void)[] = [];
+  return async (task) => {
+    if (running >= AT_A_TIME) await new Promise<void>((resolve) => waiting.push(resolve));
+    else running++;
+    try {
+      return await task();
+    } finally {
+      const next = waiting.shift();
+      if (next) next();
+      else running--;
+    }
+  };
+}
+
+/** Addresses of the clients whose affinity is looked at. */
+export function clientAddresses(family: Family): string[] {
+  const base = { IPv4: '192.168.1.', IPv6: 'fd00:192:168:1::' }[family];
+  return Array.from({ length: STICKY_CLIENTS }, (_, i) => `${base}${201 + i}`);
+}
+
+/**
+ * A lab with what the flows need beside its usual: second addresses, routes to external addresses, servers.
+ *
+ * @throws {LabUnavailableError} As `createLab`.
+ */
+export async function createFlowLab(suite: Pick<FlowSuite, 'config'>, run: FlowRun): Promise<Lab> {
+  const ports = [8080, 8081].flatMap((port) => [
+    { kind: 'tcp' as const, port },
+    { kind: 'udp' as const, port },
+  ]);
+  const lab = await createLab({ ...run, pods: PODS.length, ports, config: suite.config });
+  try {
+    const { node, client, topology } = lab;
+    const ip = (namespace: Namespace, lines: readonly string[]) =>
+      namespace.exec.run({ argv: ['ip', '-batch', '-'], stdin: `${lines.join('\n')}\n`, timeoutMs: 10_000 });
+    const bits: Readonly<Record<Family, string>> = { IPv4: '24', IPv6: '64 nodad' };
+    // Refusals are ICMP errors, of which the kernel sends one address only a few a second.
+    const unlimited = (path: string, value: string) => ({ path: `net/${path}`, value, optional: true });
+    await node.ask('sysctl', [
+      unlimited('ipv4/icmp_ratelimit', '0'),
+      unlimited('ipv4/icmp_msgs_per_sec', '100000'),
+      unlimited('ipv4/icmp_msgs_burst', '100000'),
+      unlimited('ipv6/icmp/ratelimit', '0'),
+    ]);
+    await ip(
+      node,
+      topology.families.map(
+        (f) =>
+          `address add ${SECOND_ADDRESS[f]}/${bits[f].split(' ')[0]} dev eth0${f === 'IPv6' ? ' nodad preferred_lft 0' : ''}`,
+      ),
+    );
+    await ip(client, [
+      ...topology.families.flatMap((f) =>
+        [STRANGER[f], ...clientAddresses(f)].map(
+          (a) => `address add ${a}/${bits[f].split(' ')[0]} dev eth0${f === 'IPv6' ? ' nodad preferred_lft 0' : ''}`,
+        ),
+      ),
+      ...topology.families.flatMap((f) =>
+        [EXTERNAL_NETWORKS[f], VIP_NETWORKS[f], withoutPrefix(topology.node.gateways[f])].map(
+          (to) => `route replace ${to} via ${addressOf(topology.node, f)} dev eth0`,
+        ),
+      ),
+    ]);
+    await node.ask('serve', { pod: NODE_PROGRAM.name, ports: [{ kind: 'tcp', port: NODE_PROGRAM.port }] });
+    return lab;
+  } catch (error) {
+    await lab.close();
+    throw error;
+  }
+}
+
+interface Sender {
+  readonly namespace: Namespace;
+  readonly from: string | undefined;
+}
+
+function senderOf(lab: Lab, source: Source, family: Family): Sender {
+  const [a, b, c] = lab.pods;
+  switch (source) {
+    case 'pod a':
+      return { namespace: a ?? lab.node, from: undefined };
+    case 'pod b':
+      return { namespace: b ?? lab.node, from: undefined };
+    case 'pod c':
+      return { namespace: c ?? lab.node, from: undefined };
+    case 'node':
+      return { namespace: lab.node, from: undefined };
+    case 'node, first address':
+      return { namespace: lab.node, from: addressOf(lab.topology.node, family) };
+    case 'node, second address':
+      return { namespace: lab.node, from: SECOND_ADDRESS[family] };
+    case 'client':
+      return { namespace: lab.client, from: addressOf(lab.topology.client, family) };
+    case 'stranger':
+      return { namespace: lab.client, from: STRANGER[family] };
+  }
+}
+
+/** `answered by a`, `refused` …: an outcome in the words of the table. */
+function tell(outcome: RequestOutcome, pod: string | undefined): string {
+  if (outcome.kind === 'answered') return `answered by ${pod ?? `something that is no pod: ${outcome.text}`}`;
+  return outcome.kind === 'failed' ? `failed (${outcome.code})` : outcome.kind;
+}
+
+/** How often each text is there: `3 times refused, 1 times answered by a`. */
+function count(texts: readonly string[]): string {
+  const counts = Map.groupBy(texts, (text) => text);
+  return [...counts].map(([text, all]) => `${all.length} times ${text}`).join(', ');
+}
+
+/** The suite under way: one lab and what is remembered between stages. */
+class FlowRunner {
+  readonly #lab: Lab;
+  readonly #gate = createGate();
+  readonly #held = new Map<string, number>();
+
+  constructor(lab: Lab) {
+    this.#lab = lab;
+  }
+
+  /** Sends a flow in one family. @returns What is wrong, in words; nothing when all is as the table says. */
+  async send(c: FlowCase, flow: Flow, family: Family): Promise<string[]> {
+    const { want } = flow;
+    switch (want.kind) {
+      case 'answered':
+        return await this.#expectAnswers(c, flow, family, want);
+      case 'not captured': {
+        const outcomes = await this.#ask(c, flow, family, 3, ANSWER_MS);
+        const others = outcomes.filter((o) => decodePodAnswer(o)?.pod !== NODE_PROGRAM.name);
+        return others.length === 0 ? [] : [count(others.map((o) => tell(o, this.#podOf(o))))];
+      }
+      case 'refused': {
+        const limitMs = REFUSED_WITHIN_MS[family];
+        const outcomes = await this.#ask(c, flow, family, 2, limitMs + 500);
+        const bad = outcomes.filter((o) => o.kind !== 'refused' || o.ms > limitMs);
+        return bad.map((o) => `${tell(o, this.#podOf(o))} after ${o.ms} ms`);
+      }
+      case 'silent': {
+        const outcomes = await this.#ask(c, flow, family, 2, SILENCE_MS);
+        return outcomes.filter((o) => o.kind !== 'timeout').map((o) => tell(o, this.#podOf(o)));
+      }
+      case 'sticky':
+        return await this.#expectSticky(c, flow, family, want.by);
+      case 'held':
+        return await this.#expectHeld(c, flow, family, want.by);
+      case 'health':
+        return await this.#expectHealth(c, flow, family, want);
+    }
+  }
+
+  async #ask(
+    c: FlowCase,
+    flow: Flow,
+    family: Family,
+    connections: number,
+    timeoutMs: number,
+    from?: string,
+  ): Promise<RequestOutcome[]> {
+    const to = destination(c, flow, family, this.#lab.topology);
+    const sender = senderOf(this.#lab, flow.from, family);
+    const one = () => {
+      if (flow.over === 'sctp') return askSctp(sender.namespace, { ...to, timeoutMs });
+      const target: Target = { ...to, kind: flow.over ?? 'tcp', timeoutMs };
+      const source = from ?? sender.from;
+      return this.#lab.request(sender.namespace, source === undefined ? target : { ...target, from: source });
+    };
+    return await Promise.all(Array.from({ length: connections }, () => this.#gate(one)));
+  }
+
+  #podOf(outcome: RequestOutcome): Pod | undefined {
+    const name = decodePodAnswer(outcome)?.pod;
+    return PODS[this.#lab.topology.pods.findIndex((host) => host.name === name)];
+  }
+
+  async #expectAnswers(
+    c: FlowCase,
+    flow: Flow,
+    family: Family,
+    want: Flow['want'] & { kind: 'answered' },
+  ): Promise<string[]> {
+    const connections = want.even ? EVEN_CONNECTIONS : enoughFor(want.by.length);
+    const outcomes = await this.#ask(c, flow, family, connections, ANSWER_MS);
+    const problems: string[] = [];
+    const wrong = outcomes.filter((o) => !want.by.some((pod) => pod === this.#podOf(o)));
+    if (wrong.length > 0) problems.push(count(wrong.map((o) => tell(o, this.#podOf(o)))));
+    const counts = want.by.map((pod) => outcomes.filter((o) => this.#podOf(o) === pod).length);
+    if (counts.includes(0)) problems.push(`answers of ${want.by.join(', ')}: ${counts.join(', ')}`);
+    if (want.even) {
+      const mean = connections / counts.length;
+      const chiSquare = counts.reduce((sum, n) => sum + (n - mean) ** 2 / mean, 0);
+      if (chiSquare > (CHI_SQUARE[counts.length - 1] ?? 0)) problems.push(`uneven: ${counts.join(', ')}`);
+    }
+    const answers = outcomes.flatMap((o) => decodePodAnswer(o) ?? []);
+    if (flow.over !== 'sctp') {
+      const port = want.port ?? 8080;
+      const elsewhere = answers.filter((answer) => answer.port !== port);
+      if (elsewhere.length > 0) problems.push(count(elsewhere.map((answer) => `at port ${answer.port}`)));
+    }
+    if (want.seen !== undefined) {
+      const seen = this.#seenAs(want.seen, flow.from, family);
+      const strange = answers.filter((answer) => answer.client !== seen);
+      if (strange.length > 0) problems.push(`${count(strange.map((a) => `seen as ${a.client}`))}, not ${seen}`);
+    }
+    return problems;
+  }
+
+  /** The address a pod must see. */
+  #seenAs(seen: 'itself' | 'node', source: Source, family: Family): string {
+    const { topology } = this.#lab;
+    if (seen === 'node') return withoutPrefix(topology.node.gateways[family]);
+    const sender = senderOf(this.#lab, source, family);
+    const host = topology.pods.find(({ name }) => name === sender.namespace.name) ?? topology.node;
+    return sender.from ?? addressOf(host, family);
+  }
+
+  async #expectSticky(c: FlowCase, flow: Flow, family: Family, by: readonly Pod[]): Promise<string[]> {
+    const problems: string[] = [];
+    const chosen = await Promise.all(
+      clientAddresses(family).map(async (from) => {
+        // One after the other: two first requests at the same moment are two clients that nobody knows.
+        const [first] = await this.#ask(c, flow, family, 1, ANSWER_MS, from);
+        const rest = await this.#ask(c, flow, family, STICKY_REQUESTS - 1, ANSWER_MS, from);
+        const all = [first, ...rest].flatMap((o) => (o ? tell(o, this.#podOf(o)) : []));
+        if (new Set(all).size > 1) problems.push(`${from}: ${all.join(', ')}`);
+        return all[0];
+      }),
+    );
+    const want = by.map((pod) => `answered by ${pod}`);
+    if (
+      want.some((text) => !chosen.includes(text)) ||
+      chosen.some((text) => text === undefined || !want.includes(text))
+    ) {
+      problems.push(`first: ${count(chosen.map((text) => text ?? 'nothing'))}; must be ${want.join(' and ')}`);
+    }
+    return problems;
+  }
+
+  async #expectHeld(c: FlowCase, flow: Flow, family: Family, by: Pod): Promise<string[]> {
+    const { namespace, from } = senderOf(this.#lab, flow.from, family);
+    const key = [c.id, flow.from, flow.to, family].join();
+    const id = this.#held.get(key);
+    if (id !== undefined) {
+      const said = await namespace.ask('say', { id, text: 'still there', timeoutMs: ANSWER_MS });
+      return said.kind === 'line' && said.text === 'still there' ? [] : [JSON.stringify(said)];
+    }
+    const to = destination(c, flow, family, this.#lab.topology);
+    const spec = { kind: 'tcp' as const, ...to, path: '/', timeoutMs: ANSWER_MS, from, fromPort: 0 };
+    const opened = await namespace.ask('open', spec);
+    this.#held.set(key, opened.id);
+    const { greeting } = opened;
+    const pod =
+      greeting.kind === 'line' ? this.#podOf({ kind: 'answered', status: 200, text: greeting.text, ms: 0 }) : '';
+    return pod === by ? [] : [JSON.stringify(greeting)];
+  }
+
+  async #expectHealth(
+    c: FlowCase,
+    flow: Flow,
+    family: Family,
+    want: Flow['want'] & { kind: 'health' },
+  ): Promise<string[]> {
+    const to = destination(c, flow, family, this.#lab.topology);
+    const outcome = await this.#lab.request(this.#lab.client, { ...to, timeoutMs: ANSWER_MS });
+    if (outcome.kind !== 'answered') return [tell(outcome, undefined)];
+    const body: { localEndpoints?: number; service?: { name?: string } } = JSON.parse(outcome.text);
+    const got = {
+      status: outcome.status,
+      localEndpoints: body.localEndpoints,
+      weight: outcome.headers?.['x-load-balancing-endpoint-weight'],
+      service: body.service?.name,
+    };
+    const must = {
+      status: want.status,
+      localEndpoints: want.localEndpoints,
+      weight: String(want.localEndpoints),
+      service: `flow-${c.id}`,
+    };
+    return JSON.stringify(got) === JSON.stringify(must) ? [] : [`${JSON.stringify(got)}, not ${JSON.stringify(must)}`];
+  }
+}
+
+/** One INIT, and who answers it, in the form of every other request. */
+async function askSctp(
+  from: Namespace,
+  to: { readonly address: string; readonly port: number; readonly timeoutMs: number },
+): Promise<RequestOutcome> {
+  const startedMs = performance.now();
+  const version = to.address.includes(':') ? '6' : '4';
+  const said = await from.exec.run({
+    argv: ['perl', SCTP_PROGRAM, 'ask', version, to.address, String(to.port), String(to.timeoutMs)],
+    timeoutMs: 2 * to.timeoutMs + 5_000,
+  });
+  const ms = performance.now() - startedMs;
+  const [word = '', client = ''] = said.trim().split(' ');
+  if (word === 'refused') return { kind: 'refused', code: 'ECONNREFUSED', ms };
+  if (word === 'timeout') return { kind: 'timeout', ms };
+  if (word === 'failed') return { kind: 'failed', code: said.trim(), ms };
+  const answer: PodAnswer = { pod: word, address: '', port: 0, client, clientPort: 0 };
+  return { kind: 'answered', status: 200, text: JSON.stringify(answer), ms };
+}
+
+/** Starts the SCTP answerers in every pod; resolves when all of them listen. */
+async function serveSctp(lab: Lab, port: number): Promise<void> {
+  await Promise.all(
+    lab.pods.flatMap((pod) =>
+      ['4', '6'].map(async (version) => {
+        const { promise, resolve, reject } = Promise.withResolvers<void>();
+        const early = new Set<number>();
+        let pid = 0;
+        pod.onEvent((said) => {
+          if (said.event === 'exit') reject(new Error(`Cannot serve SCTP in ${pod.name}: perl ended (${said.status})`));
+          else if (said.pid === pid) resolve();
+          else early.add(said.pid);
+        });
+        pid = (await pod.ask('start', { argv: ['perl', SCTP_PROGRAM, 'serve', version, String(port), pod.name] })).pid;
+        if (early.has(pid)) resolve();
+        await promise;
+      }),
+    ),
+  );
+}
+
+/** The objects of a case from one stage on: as the stage says, and where it says nothing as before. */
+function objectsOf(lab: Lab, c: FlowCase, stage: number): KubeObject[] {
+  let endpoints: Endpoints = {};
+  let spec: JsonObject = {};
+  for (const told of c.stages.slice(0, stage + 1)) {
+    endpoints = told.endpoints ?? endpoints;
+    spec = { ...spec, ...told.spec };
+  }
+  return [serviceManifest(c, spec, lab.topology), ...sliceManifests(c, endpoints, lab.topology)];
+}
+
+/** Runs a suite in a lab of its own: each stage of all cases at once. */
+export async function runSuite(t: Test, suite: FlowSuite, run: FlowRun): Promise<void> {
+  await t.test(suite.name, async (t) => {
+    await using lab = await createFlowLab(suite, run);
+    const sctp = new Set(
+      suite.cases.flatMap((c) => c.ports ?? []).flatMap((p) => (p.protocol === 'SCTP' ? p.targetPort : [])),
+    );
+    if (suite.cases.some((c) => c.stages.some((s) => s.flows.some((f) => f.over === 'sctp')))) {
+      for (const port of sctp) await serveSctp(lab, port);
+    }
+    const runner = new FlowRunner(lab);
+    const stages = Math.max(...suite.cases.map((c) => c.stages.length));
+    for (let stage = 0; stage < stages; stage++) {
+      const cases = suite.cases.filter((c) => stage < c.stages.length);
+      lab.apply(cases.flatMap((c) => objectsOf(lab, c, stage)));
+      await lab.settled(30_000);
+      // All packets of the stage are on their way before the first result is looked at.
+      const results = cases.map((c) => ({
+        c,
+        flows: (c.stages[stage]?.flows ?? []).flatMap((flow) =>
+          lab.topology.families
+            .filter((family) => (flow.family ?? family) === family)
+            .map((family) => ({ flow, family, problems: runner.send(c, flow, family) })),
+        ),
+      }));
+      for (const { c, flows } of results) {
+        await t.test(`${c.name}, stage ${stage + 1}`, async (t) => {
+          for (const { flow, family, problems } of flows) {
+            const over = flow.port === undefined ? (flow.over ?? 'tcp') : `tcp port ${flow.port}`;
+            const by = 'by' in flow.want ? ` by ${[flow.want.by].flat().join(', ')}` : '';
+            const seen = flow.want.kind === 'answered' && flow.want.seen ? `, seen as ${flow.want.seen}` : '';
+            const what = `${family}: ${flow.from} → ${flow.to} over ${over}: ${flow.want.kind}${by}${seen}`;
+            t.same(await problems, [], what);
+          }
+        });
+      }
+    }
+    t.ok(lab.proxy.running, 'the proxy still runs');
+  });
+}
