@@ -316,6 +316,7 @@ t.test('large clusters', async (t) => {
   t.notMatch(node.ruleset.save(), /"ns1\/a -> 10/, 'but it takes the comments');
   await node.sync([], { endpointCount: 1000 });
   t.equal(chains().length, 2, 'the first sync at the threshold removes them');
+  t.same(node.failures, [], 'nothing was refused on the way');
 });
 
 t.test('refused services', async (t) => {
