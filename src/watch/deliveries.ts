@@ -69,6 +69,22 @@ export class Deliveries {
     }
   }
 
+  /** True if this version of the object was delivered. Of an object without a readable name or version: false. */
+  isDelivered(value: unknown): boolean {
+    try {
+      const { key, resourceVersion } = this.#decoder.decodeIdentity(this.#kind, value);
+      return resourceVersion !== '' && this.#delivered.get(key) === resourceVersion;
+    } catch (error) {
+      if (!(error instanceof DecodeError)) throw error;
+      return false;
+    }
+  }
+
+  /** Versions of before say nothing any more: the next list delivers every object. */
+  forgetVersions(): void {
+    for (const key of this.#delivered.keys()) this.#delivered.set(key, '');
+  }
+
   /** Begins a list. A pass that is given up halfway has only delivered what is true. */
   beginList(): ListPass {
     const seen = new Set<string>();

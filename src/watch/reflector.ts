@@ -3,10 +3,14 @@
  *
  *     list ──► watch from the list's version ──► ends by itself: watch from the last version
  *      ▲                │
- *      └── too old (410) or not to be understood twice      everything else that fails: back off, then the same again
+ *      └── too old (410), twice not to be understood or      everything else that fails: back off, then the same again
+ *          silent, or versions that go back
  *
  * Handlers see each version of an object once. A re-list delivers only what differs from what was delivered, and
  * deletes what is gone.
+ *
+ * A server whose data was restored from a backup, or begun anew, counts versions from a smaller number. A watch from the
+ * number we know is then served without an error, and without what happened before that number is reached again.
  *
  * @module
  */
@@ -61,6 +65,10 @@ export class Reflector {
   #isFresh = false;
   /** Failures in a row that say the watch itself is not understood. */
   #misunderstood = 0;
+  /** A watch is open that has brought nothing yet. */
+  #isSilent = false;
+  /** The latest version any answer had. */
+  #latest = '';
   /** What was last told to `onStatus`. */
   #told = '';
   #downSinceMs: number | undefined;
@@ -101,7 +109,8 @@ export class Reflector {
       await clock.sleep(ABSENT_RETRY_MS * (1 + random()), signal);
       return;
     }
-    if (!listing && isMisunderstanding(error) && ++this.#misunderstood >= 2) this.#version = undefined;
+    const isLost = isMisunderstanding(error) || (this.#isSilent && error.failure.code === 'TIMED_OUT');
+    if (!listing && isLost && ++this.#misunderstood >= 2) this.#version = undefined;
     const asked = error.failure.code === 'STATUS' ? (error.failure.retryAfterMs ?? 0) : 0;
     const retryInMs = Math.max(this.#backoff.next(), asked);
     this.#downSinceMs ??= clock.now();
@@ -117,6 +126,17 @@ export class Reflector {
 
   /** @returns The version of the list, to watch from. */
   async #list(signal: AbortSignal): Promise<string> {
+    let version = await this.#listOnce(signal);
+    if (isOlder(version, this.#latest)) {
+      // What an object's version says of it held for the numbers of before: everything is told again.
+      this.#deliveries.forgetVersions();
+      version = await this.#listOnce(signal);
+    }
+    this.#latest = version;
+    return version;
+  }
+
+  async #listOnce(signal: AbortSignal): Promise<string> {
     const { client, watched } = this.#options;
     const pass = this.#deliveries.beginList();
     let next = '';
@@ -174,8 +194,10 @@ export class Reflector {
     this.#downSinceMs = undefined;
     this.#tell({ state: 'connected', kind: watched.kind, server: answer.server });
     let lines = 0;
+    this.#isSilent = true;
     const splitter = new LineSplitter((line) => {
       lines++;
+      this.#isSilent = false;
       this.#onLine(parseWire(line, 'a line of a watch'));
     });
     for await (const chunk of answer.chunks) readWire(() => splitter.push(chunk));
@@ -186,6 +208,13 @@ export class Reflector {
   #onLine(line: unknown): void {
     const type = isJsonObject(line) ? line['type'] : undefined;
     const object = isJsonObject(line) ? line['object'] : undefined;
+    const version = versionOf(object);
+    // A delete may show the object as it last was; of the rest, only what was told already may be told again.
+    const mayBeOld = type === 'DELETED' || type === 'ERROR' || this.#deliveries.isDelivered(object);
+    if (!mayBeOld && isOlder(version, this.#latest)) {
+      const message = `versions went back from ${this.#latest} to ${version}`;
+      throw statusError('watch', { code: 410, reason: 'Expired', message }, undefined);
+    }
     switch (type) {
       case 'ADDED':
       case 'MODIFIED':
@@ -201,7 +230,10 @@ export class Reflector {
       default:
         throw broken('a watch', 'a line is no event');
     }
-    this.#version = versionOf(object) || this.#version;
+    if (version !== '' && !isOlder(version, this.#latest)) {
+      this.#version = version;
+      this.#latest = version;
+    }
     this.#misunderstood = 0;
     this.#isFresh = false;
   }
@@ -231,6 +263,15 @@ function versionOf(object: unknown): string {
   const metadata: JsonObject = isJsonObject(object) && isJsonObject(object['metadata']) ? object['metadata'] : {};
   const version = metadata['resourceVersion'];
   return typeof version === 'string' ? version : '';
+}
+
+/**
+ * True if both versions are decimal numbers, which they are in every server of Kubernetes, and the first is smaller.
+ * Other texts have no order.
+ */
+function isOlder(version: string, than: string): boolean {
+  if (!/^[1-9]\d*$/.test(version) || !/^[1-9]\d*$/.test(than)) return false;
+  return version.length === than.length ? version < than : version.length < than.length;
 }
 
 function broken(what: string, why: string): ApiError {

@@ -168,8 +168,8 @@ t.test('back-off doubles to 30 s, keeps to Retry-After, and starts anew after tw
   await s.clock.advance(77_000);
   const watch = await synced(s, svc('a', '1'));
   await s.clock.advance(120_000);
-  watch.line('MODIFIED', svc('a', '2'));
-  await s.seen.until('upsert default/a 2');
+  watch.line('MODIFIED', svc('a', '102'));
+  await s.seen.until('upsert default/a 102');
   watch.cut();
   const down = await s.seen.status('disconnected');
   t.equal(down.retryInMs, FIRST_DELAY_MS * 1.5);
@@ -242,7 +242,9 @@ t.test('a watch', async (t) => {
     (await s.watch()).line('ERROR', { kind: 'Status', code: 500 });
     await s.seen.status('connected');
     await s.clock.advance((await s.seen.status('disconnected')).retryInMs);
-    (await s.list()).list('200', [svc('a', '1'), svc('c', '3')]);
+    const list = await s.list();
+    t.notOk('resourceVersion' in list.query, 'not from a cache that may be older than what is delivered');
+    list.list('200', [svc('a', '1'), svc('c', '3')]);
     t.same(await s.seen.until('delete default/b'), ['upsert default/c 3', 'delete default/b']);
   });
 
@@ -330,6 +332,64 @@ t.test('410 Gone', async (t) => {
   });
 });
 
+t.test('a server that begins to count anew', async (t) => {
+  const ways: readonly { name: string; say: (s: Scene, watch: Asked) => Promise<void> }[] = [
+    {
+      name: 'told by a bookmark',
+      say: async (s, watch) => {
+        watch.line('BOOKMARK', bookmark('1001')).end();
+        (await s.watch()).line('BOOKMARK', bookmark('99'));
+      },
+    },
+    {
+      name: 'told by an event',
+      say: async (s, watch) => {
+        watch.line('BOOKMARK', bookmark('1001')).end();
+        (await s.watch()).line('MODIFIED', svc('a', '99'));
+      },
+    },
+    {
+      name: 'told by the list',
+      say: async (_, watch) => void watch.line('BOOKMARK', bookmark('1001')).line('ERROR', gone),
+    },
+    {
+      name: 'told by two watches on which nothing comes',
+      say: async (s) => {
+        for (const opened of [s.watch, undefined]) {
+          await s.clock.advance(150_000);
+          await s.clock.advance((await s.seen.status('disconnected')).retryInMs);
+          await opened?.();
+          if (opened) await s.seen.status('connected');
+        }
+      },
+    },
+  ];
+  for (const { name, say } of ways) {
+    t.test(`${name} is listed, and told whole: the same number may mean another object`, async (t) => {
+      const s = await scene(t);
+      await say(s, await synced(s, svc('a', '7'), svc('b', '8'), svc('c', '9')));
+      for (let waits = 0; waits < 2; waits++) {
+        const list = await s.list();
+        t.notOk('resourceVersion' in list.query, 'not from a cache');
+        list.list('99', [svc('a', '7', { clusterIP: '10.43.0.77' }), svc('b', '8')]);
+      }
+      t.same(await s.seen.until('upsert default/b 8'), [
+        'delete default/c',
+        'upsert default/a 7',
+        'upsert default/b 8',
+      ]);
+      t.equal((await s.watch()).query['resourceVersion'], '99');
+    });
+  }
+
+  t.test('an old event that was told before is none of that, and a resume does not go back to it', async (t) => {
+    const s = await scene(t);
+    (await synced(s, svc('a', '7'))).line('ADDED', svc('a', '7')).line('DELETED', svc('b', '8')).end();
+    t.equal((await s.watch()).query['resourceVersion'], '100');
+    t.same(s.seen.log, []);
+  });
+});
+
 t.test('an object that does not decode', async (t) => {
   const bad = (name: string, version: string, port: unknown = 0) => svc(name, version, { ports: [{ port }] });
 
@@ -381,8 +441,9 @@ t.test('an object that does not decode', async (t) => {
     (await synced(s, svc('a', '1'), svc('b', '2'))).line('BOOKMARK', bookmark('101')).line('ERROR', gone);
     (await s.list()).list('200', [{ spec: {} }, svc('b', '150')]);
     t.same(await s.seen.until('upsert default/b 150'), ['invalid ? metadata', 'upsert default/b 150']);
-    (await s.watch()).line('BOOKMARK', bookmark('201')).line('ERROR', gone);
-    (await s.list()).list('300', [svc('b', '150')]);
+    (await s.watch()).line('ADDED', svc('c', '201')).line('ERROR', gone);
+    t.same(await s.seen.until('upsert default/c 201'), ['upsert default/c 201'], 'a is not deleted');
+    (await s.list()).list('300', [svc('b', '150'), svc('c', '201')]);
     t.same(await s.seen.until('delete default/a'), ['delete default/a']);
   });
 });
