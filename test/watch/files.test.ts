@@ -271,6 +271,7 @@ t.test('FileWatch notices', async (t) => {
       path: 'link/f',
       change: (dir) => writeFileSync(join(dir, 'd/f'), 'new'),
     },
+    { name: 'a file to which a link leads', path: 'f', change: (dir) => writeFileSync(join(dir, 'd/f'), 'new') },
     { name: 'a folder that comes', path: 'later', change: (dir) => mkdirSync(join(dir, 'later')) },
   ];
   for (const { name, path, change } of ways) {
@@ -280,6 +281,7 @@ t.test('FileWatch notices', async (t) => {
       mkdirSync(join(dir, 'e'));
       writeFileSync(join(dir, 'd/f'), 'old');
       symlinkSync('d', join(dir, 'link'));
+      symlinkSync('d/f', join(dir, 'f'));
       using watch = new FileWatch([join(dir, path)]);
       await watch.renew();
       t.notOk(watch.changed.aborted);
