@@ -141,7 +141,8 @@ t.test('packet counters over recorded bytes', async (t) => {
     t.test(row.name, async (t) => {
       const { open, state } = replay(...row.exchanges);
       const act = () => row.act(createNfacct(open));
-      if (row.throws !== undefined) t.throws(act, { failure: { code: 'KERNEL', name: row.throws } });
+      if (row.throws !== undefined)
+        t.throws(act, { name: 'NetlinkError', failure: { code: 'KERNEL', name: row.throws } });
       else t.same(act(), row.want);
       t.same([state.open, state.unused()], [0, 0], 'every socket is closed, every request was made');
     });
@@ -177,6 +178,7 @@ t.test('addresses over recorded bytes', async (t) => {
   );
   t.equal(retried.state.unused(), 0);
   t.throws(() => listAddresses(replay([REQUEST.addresses, ADDRESSES.join('')]).open), {
+    name: 'NetlinkError',
     failure: { code: 'NO_ANSWER' },
   });
 });
