@@ -5,11 +5,15 @@
  *
  * Chance is seeded: `SWITCHYARD_SEED=n` draws again what a run has printed.
  */
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import t, { type Test } from 'tap';
+import { createApiServer } from '../../src/lab/api/server.ts';
 import type { Flavour } from '../../src/modes/iptables/tools.ts';
 import { changeSomething, liveCluster, liveService, liveSlice } from '../lib/live-objects.ts';
 import { becomesTrue, createLiveProxy, foreignRules, type LiveProxy, sleep } from '../lib/live-proxy.ts';
-import { caseInside, feed, runInside } from '../lib/namespace.ts';
+import { caseInside, feed, runInside, sh } from '../lib/namespace.ts';
+import { normalForm } from '../lib/normal-form.ts';
 import { Seeded, seedOfRun } from '../lib/seeded.ts';
 
 function chanceOf(t: Test): Seeded {
@@ -108,11 +112,252 @@ async function killedInColdStart(t: Test, flavour: Flavour): Promise<void> {
   }
 }
 
+/** Faults of the API server; each leaves the daemon a way back that a few seconds suffice for. */
+const FAULTS: readonly ((proxy: LiveProxy, chance: Seeded) => void)[] = [
+  ({ api }) => void api.chaos.drop(),
+  ({ api }) => void api.chaos.halfClose(),
+  ({ api }) => void api.chaos.finish(),
+  ({ api }) => api.chaos.garble('line', 2),
+  ({ api }) => api.chaos.garble('gzip', 1),
+  ({ api }, chance) => {
+    api.chaos.expire(chance.pick(['event', 'status']));
+    api.chaos.drop();
+  },
+  ({ api }, chance) => {
+    api.chaos.refuse({ status: chance.pick([503, 429, 500]), count: chance.integer(1, 3), retryAfterSeconds: 1 });
+    api.chaos.drop();
+  },
+  ({ api }, chance) => api.chaos.delay({ answersMs: chance.integer(0, 200), eventsMs: chance.integer(0, 100) }),
+  ({ api }) => {
+    // The tokens of the next pages expire while a list is read.
+    api.chaos.expire();
+    api.chaos.drop();
+    setTimeout(() => api.chaos.expire('status'), 30);
+  },
+];
+
+async function brokenApi(t: Test): Promise<void> {
+  const chance = chanceOf(t);
+  const proxy = await createLiveProxy({ flavour: 'nft' });
+  try {
+    proxy.api.replaceAll(liveCluster(300));
+    proxy.start();
+    await proxy.converges(t, 'a start');
+    const stop = new AbortController();
+    const changing = changeOn(proxy, chance, 320, stop.signal);
+    for (const fault of chance.shuffled(FAULTS)) {
+      fault(proxy, chance);
+      await sleep(chance.integer(50, 500));
+    }
+    stop.abort();
+    await changing;
+    proxy.api.chaos.reset();
+    // Each failure has doubled the wait for the next try.
+    await proxy.converges(t, 'no change is lost', 90_000);
+    const before = proxy.api.stats().requests;
+    await sleep(1000);
+    t.ok(proxy.api.stats().requests - before < 3, 'and nobody asks on and on');
+    // Wrong types in an event: whatever that object is now, the next list tells it again.
+    proxy.api.chaos.garble('types', 3);
+    for (let i = 0; i < 5; i++) changeSomething(proxy.api, chance, 320);
+    await becomesTrue(() => proxy.log.includes('object left out'), 5000);
+    proxy.api.chaos.reset();
+    proxy.api.chaos.expire();
+    proxy.api.chaos.finish();
+    await proxy.converges(t, 'a garbled event is made good by the next list', 90_000);
+    t.equal(proxy.diedBy, undefined, 'it ran on');
+  } finally {
+    await proxy.close();
+  }
+}
+
+/** A new server on the old port, which counts from 1 again, holds other objects under old names and lacks some. */
+async function restartedApi(t: Test): Promise<void> {
+  const proxy = await createLiveProxy({ flavour: 'nft' });
+  try {
+    const port = Number(new URL(proxy.api.url).port);
+    // A long history first, so that the numbers of the new one stay below.
+    for (let i = 0; i < 500; i++) proxy.api.apply([liveSlice(1, i % 3)], 'asGiven');
+    proxy.api.replaceAll(liveCluster(50));
+    const before = proxy.api.stats().resourceVersion;
+    proxy.start();
+    await proxy.converges(t, 'a start');
+    await proxy.api.close();
+    proxy.api = await createApiServer({ port, bookmarkMs: 1000 });
+    proxy.api.replaceAll([...liveCluster(40), liveSlice(7, 5), liveService(300)]);
+    t.ok(proxy.api.stats().resourceVersion < before, 'the numbers are smaller');
+    await proxy.converges(t, 'what changed while nobody could tell is seen');
+    proxy.api.apply([liveSlice(8, 4), liveService(301)], 'asGiven');
+    proxy.api.delete([liveService(9), liveSlice(9, 0)]);
+    await proxy.converges(t, 'and changes go on');
+    t.equal(proxy.diedBy, undefined, 'it ran on');
+  } finally {
+    await proxy.close();
+  }
+}
+
+/** The tool refuses one service: the others work, everyone is told, and the service comes back when it is put right. */
+async function quarantined(t: Test): Promise<void> {
+  const proxy = await createLiveProxy({ flavour: 'nft' });
+  try {
+    proxy.useShim();
+    proxy.setShim({ refuse: '--to-destination 10.42.99.99:' });
+    const endpoints = [{ addresses: ['10.42.99.99'], conditions: { ready: true } }];
+    const badSlice = liveSlice(3, 0, { endpoints });
+    proxy.api.replaceAll(liveCluster(10));
+    const name = (n: number) => new RegExp(`KUBE-SERVICES .*"live/svc-${n}:http`);
+    proxy.start();
+    await proxy.converges(t, 'a start');
+    // With last good rules, and as a service that never had any.
+    proxy.api.apply([badSlice, liveService(11), liveSlice(11, 0, { endpoints })], 'asGiven');
+    proxy.api.apply([liveService(12), liveSlice(12, 2)], 'asGiven');
+    const events = () => proxy.api.list('Event').map((e) => `${JSON.stringify(e)}`);
+    const told = (n: number) => events().some((e) => e.includes('FailedToProgramService') && e.includes(`svc-${n}"`));
+    t.ok(await becomesTrue(() => told(3) && told(11)), 'events on both services');
+    const others = async () => {
+      const rules = await proxy.dump('iptables');
+      return name(12).test(rules) && !name(11).test(rules) && name(3).test(rules);
+    };
+    t.ok(await becomesTrue(others), 'the other is programmed, the refused one has its last good rules or none');
+    const refused = async () => (await proxy.metrics())?.get('switchyard_refused_services{ip_family="IPv4"}');
+    t.ok(await becomesTrue(async () => (await refused()) === 2), 'the metric counts them');
+    t.match(proxy.log, /service refused and left out/, 'the log says so');
+    proxy.api.apply([liveSlice(3, 1), liveSlice(11, 1)], 'asGiven');
+    await proxy.converges(t, 'put right, they come back');
+    t.ok(await becomesTrue(async () => (await refused()) === 0), 'and the metric is 0 again');
+    // The same from a cold start.
+    await proxy.stop();
+    proxy.api.apply([badSlice], 'asGiven');
+    proxy.start();
+    const replaced = async () => (await refused()) === 1 && name(12).test(await proxy.dump('iptables'));
+    t.ok(await becomesTrue(replaced), 'a start with a service that is refused programs the others');
+    proxy.setShim({});
+    proxy.api.apply([liveSlice(3, 2)], 'asGiven');
+    await proxy.converges(t, 'and it comes back');
+  } finally {
+    await proxy.close();
+  }
+}
+
+const SYNC_PERIOD_MS = 2000;
+
+async function flushed(t: Test, flavour: Flavour): Promise<void> {
+  const proxy = await createLiveProxy({ flavour, config: { iptables: { minSyncPeriod: '0s', syncPeriod: '2s' } } });
+  const iptables = `iptables-${flavour}`;
+  try {
+    proxy.api.replaceAll(liveCluster(30));
+    proxy.start();
+    await proxy.converges(t, 'a start');
+    for (const round of [1, 2]) {
+      for (const table of ['filter', 'nat', 'mangle']) {
+        for (const op of ['-F', '-X']) sh(iptables, '-w', '-t', table, op);
+      }
+      t.notMatch(await proxy.dump('iptables'), /KUBE-SERVICES/, 'flushed');
+      await proxy.converges(t, `repaired within the sync period, flush ${round}`, SYNC_PERIOD_MS + 1500);
+    }
+    for (const op of ['-F', '-X']) sh(iptables, '-w', '-t', 'nat', op);
+    await proxy.converges(t, 'one table alone: the others are waited for', SYNC_PERIOD_MS + 5000 + 1500);
+    proxy.api.apply([liveSlice(1, 4)], 'asGiven');
+    await proxy.converges(t, 'and changes go on');
+  } finally {
+    await proxy.close();
+  }
+}
+
+/** Legacy tools lock a file while they work; here somebody holds it. */
+async function locked(t: Test): Promise<void> {
+  const proxy = await createLiveProxy({ flavour: 'legacy' });
+  try {
+    proxy.api.replaceAll(liveCluster(10));
+    proxy.start();
+    await proxy.converges(t, 'a start');
+    const heldMs = 3000;
+    const holder = spawn('flock', ['/run/xtables.lock', 'sleep', String(heldMs / 1000)]);
+    t.ok(await becomesTrue(() => spawnSync('flock', ['-n', '/run/xtables.lock', 'true']).status !== 0), 'held');
+    const before = await proxy.dump('iptables');
+    proxy.api.apply([liveSlice(1, 4), liveService(11), liveSlice(11, 2)], 'asGiven');
+    await sleep(heldMs / 2);
+    t.equal(normalForm(await proxy.dump('iptables')), normalForm(before), 'nothing is written meanwhile');
+    await once(holder, 'exit');
+    await proxy.converges(t, 'waited out', 10_000);
+    t.notMatch(proxy.log, /sync failed/, 'and no sync failed of it');
+  } finally {
+    await proxy.close();
+  }
+}
+
+/** nft tells every change of the ruleset in this namespace, whoever makes it. */
+async function restartedUnchanged(t: Test): Promise<void> {
+  const proxy = await createLiveProxy({ flavour: 'nft' });
+  const monitor = spawn('nft', ['monitor'], { stdio: ['ignore', 'pipe', 'inherit'] });
+  let told = '';
+  monitor.stdout.setEncoding('utf8').on('data', (text: string) => {
+    told += text;
+  });
+  try {
+    await addForeign(proxy);
+    proxy.api.replaceAll(liveCluster(100));
+    proxy.start();
+    await proxy.converges(t, 'a start');
+    t.ok(await becomesTrue(() => told.includes('KUBE-SERVICES')), 'the monitor sees what is written');
+    for (const end of ['stop', 'kill'] as const) {
+      await proxy[end]();
+      // Each start has synced when its health says so.
+      told = '';
+      proxy.start();
+      const isHealthy = () =>
+        fetch('http://127.0.0.1:10256/healthz').then(
+          (r) => r.ok,
+          () => false,
+        );
+      const hasSynced = async () =>
+        ((await proxy.metrics())?.get('kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family="IPv4"}') ?? 0) > 0;
+      t.ok(await becomesTrue(async () => (await isHealthy()) && (await hasSynced())), 'it has synced');
+      await sleep(500);
+      t.equal(told, '', `a start after ${end} over unchanged rules writes nothing`);
+    }
+    proxy.api.apply([liveSlice(1, 3)], 'asGiven');
+    t.ok(await becomesTrue(() => told !== ''), 'the monitor still sees what is written');
+    await proxy.converges(t, 'and the rules are right');
+  } finally {
+    monitor.kill();
+    await proxy.close();
+  }
+}
+
+/** A restore that outlives the daemon which began it writes after the next one has read the tables. */
+async function outlived(t: Test): Promise<void> {
+  const proxy = await createLiveProxy({ flavour: 'nft' });
+  try {
+    proxy.useShim();
+    proxy.setShim({ delayMs: 1500 });
+    proxy.api.replaceAll(liveCluster(20));
+    for (let i = 0; i < 3; i++) {
+      proxy.start();
+      t.ok(await becomesTrue(() => proxy.isRestoring), 'a restore is under way');
+      await proxy.kill();
+      proxy.api.delete([liveService(i + 1), liveSlice(i + 1, 0)]);
+    }
+    proxy.start();
+    await proxy.converges(t, 'nothing of it is left');
+  } finally {
+    await proxy.close();
+  }
+}
+
 const cases: Readonly<Record<string, (t: Test) => Promise<void>>> = {
+  'broken API server': brokenApi,
+  'API server restarted': restartedApi,
   'killed during changes, nft': (t) => killedDuringChanges(t, 'nft', 15),
   'killed during changes, legacy': (t) => killedDuringChanges(t, 'legacy', 8),
   'killed in a cold start, nft': (t) => killedInColdStart(t, 'nft'),
   'killed in a cold start, legacy': (t) => killedInColdStart(t, 'legacy'),
+  'a restore that outlives its daemon': outlived,
+  'a service refused': quarantined,
+  'flushed, nft': (t) => flushed(t, 'nft'),
+  'flushed, legacy': (t) => flushed(t, 'legacy'),
+  locked,
+  'restarted unchanged': restartedUnchanged,
 };
 
 const here = caseInside();
