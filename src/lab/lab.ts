@@ -113,9 +113,10 @@ export function proxyConfig(topology: Topology, mode: ModeName, extra: JsonObjec
     conntrack: { maxPerCore: 0, min: 0, tcpEstablishedTimeout: '0s', tcpCloseWaitTimeout: '0s' },
     healthzBindAddress: '127.0.0.1:10256',
     metricsBindAddress: '127.0.0.1:10249',
-    iptables: { minSyncPeriod: '0s' },
-    nftables: { minSyncPeriod: '0s' },
-    ipvs: { minSyncPeriod: '0s' },
+    // Not 0, which kube-proxy reads as "not given": a second.
+    iptables: { minSyncPeriod: '1ms' },
+    nftables: { minSyncPeriod: '1ms' },
+    ipvs: { minSyncPeriod: '1ms' },
   };
   for (const [field, value] of Object.entries(extra)) {
     const base = config[field];

@@ -93,6 +93,7 @@ export async function createProxy(
   };
 }
 
+const OUT_OF_DATE = /^switchyard_out_of_date\b/;
 const QUEUED = 'kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds';
 const DONE = 'kubeproxy_sync_proxy_rules_last_timestamp_seconds';
 const SEEN = /^kubeproxy_sync_proxy_rules_(service|endpoint)_changes_total/;
@@ -100,11 +101,15 @@ const SEEN = /^kubeproxy_sync_proxy_rules_(service|endpoint)_changes_total/;
 /**
  * What the proxy says about its work in one line, to be compared with what it says later.
  *
+ * Of a proxy that does not say whether it is out of date only the times of its syncs are known, and a change that came
+ * while its last sync ran may be missed.
+ *
  * @returns Undefined if a family has a sync before it, or none has ever ended one.
  */
 export function settledMark(metrics: ReadonlyMap<string, number>): string | undefined {
   let synced = false;
   for (const [series, done] of metrics) {
+    if (OUT_OF_DATE.test(series) && done !== 0) return undefined;
     if (!series.startsWith(DONE)) continue;
     const queued = metrics.get(QUEUED + series.slice(DONE.length)) ?? 0;
     if (done === 0 || done < queued) return undefined;

@@ -178,6 +178,13 @@ export function createMetrics(options: MetricsOptions) {
       'kubeproxy_conntrack_reconciler_deleted_entries_total',
       'Cumulative conntrack flows deleted by conntrack reconciler',
     ),
+    /** The timestamps above cannot say this: a change may be queued after a sync has begun and before it ends. */
+    outOfDate: new Gauge<FamilyLabel>({
+      name: 'switchyard_out_of_date',
+      help: '1 while a change that is known has not been programmed yet, else 0',
+      labelNames: ['ip_family'],
+      registers,
+    }),
     refusedServices: new Gauge<FamilyLabel>({
       name: 'switchyard_refused_services',
       help: 'Services left out now because the kernel or its tools refused their rules',

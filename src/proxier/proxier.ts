@@ -137,6 +137,7 @@ export class Proxier {
     const { dataplane, health, serviceHealth, metrics, log } = this.#deps;
     health.updated(this.family);
     this.#setNow(metrics.lastQueued);
+    metrics.outOfDate.set({ ip_family: this.family }, 1);
     // One part that fails takes the other with it.
     const stop = new AbortController();
     const both = AbortSignal.any([signal, stop.signal]);
@@ -184,6 +185,7 @@ export class Proxier {
     this.#requested = true;
     this.#deps.health.queued(this.family);
     this.#setNow(this.#deps.metrics.lastQueued);
+    this.#deps.metrics.outOfDate.set({ ip_family: this.family }, 1);
   }
 
   /** The four metrics belong to all families: each adds what is new since it was here last. */
@@ -223,6 +225,7 @@ export class Proxier {
       if (signal.aborted) return 'failed';
       // Also a sync that nobody asked for: health shows that the kernel may be out of date.
       health.queued(this.family);
+      metrics.outOfDate.set(label, 1);
       log.error({ family: this.family, full, err: error }, 'sync failed, will be tried again');
       return 'failed';
     } finally {
@@ -264,9 +267,11 @@ export class Proxier {
     this.#setNow(metrics.lastSync);
     await serviceHealth.syncServices(model.healthCheckNodePorts());
     serviceHealth.syncEndpoints(model.localReadyEndpoints());
-    if (!this.#flowsStale) return;
-    this.#flowsStale = false;
-    await cleanUpFlows?.(model.services, signal);
+    if (this.#flowsStale) {
+      this.#flowsStale = false;
+      await cleanUpFlows?.(model.services, signal);
+    }
+    metrics.outOfDate.set(label, this.#requested ? 1 : 0);
   }
 
   #refused(refusal: Refusal): void {

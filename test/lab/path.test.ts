@@ -164,6 +164,9 @@ t.test('settledMark()', async (t) => {
   t.equal(mark({ IPv4: 2 }, { IPv4: 0 }), undefined, 'a gauge that was never set');
   const quiet = mark({ IPv4: 2, IPv6: 4 }, { IPv4: 3, IPv6: 5 });
   t.type(quiet, 'string', 'each family by its own times');
+  const late = (value: number) => mark({ IPv4: 2 }, { IPv4: 3 }, `switchyard_out_of_date{ip_family="IPv4"} ${value}`);
+  t.equal(late(1), undefined, 'a change that came while its last sync ran');
+  t.type(late(0), 'string', 'and when that is programmed');
   const changes = 'kubeproxy_sync_proxy_rules_endpoint_changes_total';
   t.not(
     mark({ IPv4: 2 }, { IPv4: 3 }, `${changes} 1`),

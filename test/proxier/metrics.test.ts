@@ -104,6 +104,7 @@ const wanted: readonly {
     buckets: H15,
   },
   { name: 'kubeproxy_conntrack_reconciler_deleted_entries_total', type: 'counter', labels: ['ip_family'] },
+  { name: 'switchyard_out_of_date', type: 'gauge', labels: ['ip_family'] },
   { name: 'switchyard_refused_services', type: 'gauge', labels: ['ip_family'] },
   { name: 'switchyard_invalid_objects_total', type: 'counter', labels: ['kind'] },
   { name: 'switchyard_build_info', type: 'gauge', labels: ['node_version', 'version'] },
@@ -125,7 +126,7 @@ function touch(m: ReturnType<typeof make>): void {
   ]) {
     h.observe(family, 1);
   }
-  for (const g of [m.lastSync, m.lastQueued, m.refusedServices]) g.set(family, 1);
+  for (const g of [m.lastSync, m.lastQueued, m.outOfDate, m.refusedServices]) g.set(family, 1);
   for (const c of [m.restoreFailures, m.partialRestoreFailures, m.conntrackDeleted]) c.inc(family);
   for (const g of [m.iptablesRules, m.iptablesRulesLast]) g.set(table, 1);
   for (const c of [m.healthz, m.livez]) c.inc({ code: '200' });

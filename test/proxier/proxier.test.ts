@@ -450,3 +450,24 @@ t.test('a defect ends the loop', async (t) => {
   await t.rejects(proxier.run(new AbortController().signal), { message: 'a defect' });
   t.equal(closed, 1);
 });
+
+story(t, 'a change that came while a sync ran shows as out of date until it is programmed', async (t, w) => {
+  const outOfDate = () => w.value('switchyard_out_of_date', { ip_family: 'IPv4' });
+  t.equal(await outOfDate(), 1, 'nothing is programmed yet');
+  await w.tell(...allSynced);
+  t.equal(await outOfDate(), 0);
+  await w.clock.advance(5000);
+  w.plane.lastsMs = 500;
+  await w.tell(service('a'));
+  t.equal(await outOfDate(), 1, 'a sync runs');
+  await w.tell(service('b'));
+  await w.clock.advance(500);
+  t.same(w.syncs(), ['0 !', '5 a']);
+  t.equal(await outOfDate(), 1, 'the sync that ended had not seen the second change');
+  w.plane.failures = 1;
+  await w.clock.advance(1500);
+  t.equal(await outOfDate(), 1, 'it failed');
+  await w.clock.advance(SYNC_PERIOD_MS + 1000);
+  t.equal(await outOfDate(), 0);
+  t.equal(w.plane.programmed.size, 2);
+});
