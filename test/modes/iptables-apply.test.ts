@@ -258,6 +258,35 @@ t.test('a cold start goes in chunks where that is cheaper', async (t) => {
   }
 });
 
+t.test('many services go at once', async (t) => {
+  const node = makeNode();
+  const plans = Array.from({ length: 400 }, (_, i) => {
+    const address = ip(`172.30.${2 + (i >> 8)}.${i & 255}`);
+    return makePlan(port(`s${i}`, 1, { clusterIP: address }), i % 4 === 3 ? [] : [makeEndpoint('10.180.1.1')]);
+  });
+  await node.sync(plans);
+  const services = plans.map(({ service }) => service);
+  for (const { name, gone, come, rewritten } of [
+    { name: 'few: their rules are taken away one by one', gone: services.slice(0, 100), come: [], rewritten: [] },
+    {
+      name: 'many: the chain they leave is rewritten, the other is not',
+      gone: services.slice(100, 300),
+      come: [plan('late', 1, [1], { clusterIP: ip('172.30.9.9') })],
+      rewritten: [':KUBE-SERVICES - [0:0]'],
+    },
+  ]) {
+    node.ruleset.inputs.length = 0;
+    await node.sync([...gone, ...come]);
+    const [input = '', ...others] = node.ruleset.inputs;
+    t.same(others, [], `${name}: one restore`);
+    t.same(input.match(/^:KUBE-[A-Z]+ - .*$/gm) ?? [], rewritten, name);
+    const [filter = '', nat = ''] = input.split('*nat');
+    t.equal((filter.match(/^-D /gm) ?? []).length, gone.length / 4, `${name}: filter rules`);
+    t.equal((nat.match(/^-D /gm) ?? []).length, rewritten.length > 0 ? 0 : (gone.length * 3) / 4, `${name}: nat rules`);
+    t.equal(drift(node), '', name);
+  }
+});
+
 t.test('others in the tables', async (t) => {
   const node = makeNode();
   const foreign =

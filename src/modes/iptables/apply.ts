@@ -14,6 +14,7 @@ import type { ObjectKey, ServicePlan } from '../../proxier/types.ts';
 import type { Clock } from '../../sys/clock.ts';
 import type { Dataplane, Refusal, Snapshot, SyncOptions, SyncReport } from '../mode.ts';
 import { watchCanary } from './canary.ts';
+import { rewriteCrowded } from './crowded.ts';
 import { buildRestore, type Edit, type OwnedEdits, type RestoreInput, serviceDelta, staticDelta } from './delta.ts';
 import { type FactsDeps, readFacts } from './facts.ts';
 import { type Applied, FullRound, renderRefusal } from './full-round.ts';
@@ -22,7 +23,7 @@ import type { DynamicFacts, IptablesOptions } from './options.ts';
 import { parseSave, type SavedRules } from './parse.ts';
 import { RestoreRefusedError } from './refusal.ts';
 import { countRules, LARGE_CLUSTER_ENDPOINTS, renderService, type ServiceRules } from './render.ts';
-import { renderStatic } from './static.ts';
+import { renderStatic, type StaticChain } from './static.ts';
 import type { Tools } from './tools.ts';
 import { blame, countWritten, type RuleCounts, removal, writeInHalves } from './write.ts';
 
@@ -77,6 +78,16 @@ interface Change {
   /** Chains this change writes, and chains it would take away. */
   readonly declares: readonly ChainName[];
   readonly removes: readonly ChainName[];
+}
+
+/** What one restore of a partial sync is made of. */
+interface PartialInput {
+  readonly statics: readonly StaticChain[];
+  readonly staticEdits: readonly Edit[];
+  readonly changes: readonly Change[];
+  /** Stale chains may go. */
+  readonly due: boolean;
+  readonly facts: DynamicFacts;
 }
 
 export function createIptablesDataplane(deps: IptablesDeps, options: IptablesDataplaneOptions): Dataplane {
@@ -173,7 +184,7 @@ class IptablesDataplane implements Dataplane {
       }
     }
     for (;;) {
-      const input = this.#partialInput(staticEdits, changes, due);
+      const input = this.#partialInput({ statics, staticEdits, changes, due, facts });
       if (input.text === '') break;
       try {
         await this.#deps.tools.restore(input.text, signal);
@@ -221,7 +232,7 @@ class IptablesDataplane implements Dataplane {
     };
   }
 
-  #partialInput(staticEdits: readonly Edit[], changes: readonly Change[], due: boolean): RestoreInput {
+  #partialInput({ statics, staticEdits, changes, due, facts }: PartialInput): RestoreInput {
     const parts: OwnedEdits[] = [{ owner: 'static', edits: staticEdits }];
     for (const { key, edits, removes } of changes) {
       // Not due: chains that go stay as they are, complete but unreferenced.
@@ -233,7 +244,14 @@ class IptablesDataplane implements Dataplane {
       const gone = [...this.#stale].filter((chain) => !back.has(chain)).sort();
       parts.push({ owner: 'static', edits: gone.flatMap(removal) });
     }
-    return buildRestore(parts);
+    return buildRestore(rewriteCrowded(parts, statics, () => this.#renderWanted(changes, facts)));
+  }
+
+  /** Every service as it will be once `changes` are in the kernel. */
+  *#renderWanted(changes: readonly Change[], facts: DynamicFacts): Generator<readonly [ObjectKey, ServiceRules]> {
+    const next = new Map(changes.map((change) => [change.key, change.next]));
+    for (const [key, applied] of this.#applied) if (!next.has(key)) next.set(key, applied);
+    for (const [key, is] of next) if (is) yield [key, renderService(is.plan, this.#options, facts, is)];
   }
 
   #accept(changes: readonly Change[], due: boolean): void {
