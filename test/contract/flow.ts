@@ -74,8 +74,11 @@ export type Want =
   | { readonly kind: 'silent' }
   /** The address stays the node's own: a program of the node answers. */
   | { readonly kind: 'not captured' }
-  /** From each of many clients always the same pod, and all of these pods in all. */
-  | { readonly kind: 'sticky'; readonly by: readonly Pod[] }
+  /**
+   * From each of many clients always the same pod, and all of these pods in all. `asBefore`: the pods they had in an
+   * earlier stage (true), or chosen anew (false).
+   */
+  | { readonly kind: 'sticky'; readonly by: readonly Pod[]; readonly asBefore?: boolean }
   /** A connection to this pod is opened, or if it was opened in an earlier stage, still works. */
   | { readonly kind: 'held'; readonly by: Pod }
   /** The node's health check server. */
@@ -94,6 +97,8 @@ export interface Flow {
 }
 
 export interface Stage {
+  /** Time that passes before the stage, in milliseconds; the suite waits for the longest one. */
+  readonly afterMs?: number;
   /** Default: as before. */
   readonly endpoints?: Endpoints;
   /** Fields laid over the Service's spec, from this stage on. */

@@ -116,6 +116,30 @@ const clusterIP: readonly FlowCase[] = [
   },
 ];
 
+const singleStack: readonly FlowCase[] = [
+  {
+    name: 'a Service of IPv6 alone is not served over IPv4, though it has pods there',
+    id: 5,
+    type: 'NodePort',
+    spec: {
+      clusterIP: 'fd00:10:43::5',
+      clusterIPs: ['fd00:10:43::5'],
+      ipFamilies: ['IPv6'],
+      ipFamilyPolicy: 'SingleStack',
+    },
+    stages: [
+      {
+        endpoints: { a: 'ready' },
+        flows: [
+          { from: 'client', to: 'cluster IP', family: 'IPv6', want: answered(['a'], { seen: 'node' }) },
+          { from: 'client', to: 'node port', family: 'IPv6', want: answered(['a'], { seen: 'node' }) },
+          { from: 'client', to: 'node port', family: 'IPv4', want: REFUSED },
+        ],
+      },
+    ],
+  },
+];
+
 const endpoints: readonly FlowCase[] = [
   {
     name: 'only ready pods answer; terminating ones only when none is ready',
@@ -542,7 +566,7 @@ const affinity: readonly FlowCase[] = [
 export const MAIN: FlowSuite = {
   name: 'by default',
   config: {},
-  cases: [...clusterIP, ...endpoints, ...policies, ...loadBalancers, ...nodePorts, ...affinity],
+  cases: [...clusterIP, ...singleStack, ...endpoints, ...policies, ...loadBalancers, ...nodePorts, ...affinity],
 };
 
 /** Of iptables mode alone: others have no node ports on loopback. */
@@ -637,6 +661,34 @@ export const NO_LOCAL_DETECTION: FlowSuite = {
       ],
     },
   ],
+};
+
+/** Affinity of a second, beside one of three hours. */
+export const AFFINITY_TIMEOUT: FlowSuite = {
+  name: 'affinity over time',
+  config: {},
+  cases: [1, 10_800].map((timeoutSeconds, i) => ({
+    name: `a client that was away for longer than a second has its pod again if the time-out is ${timeoutSeconds} s`,
+    id: 51 + i,
+    spec: { sessionAffinity: 'ClientIP', sessionAffinityConfig: { clientIP: { timeoutSeconds } } },
+    stages: [
+      {
+        endpoints: { a: 'ready', b: 'ready' },
+        flows: [{ from: 'client', to: 'cluster IP', want: { kind: 'sticky', by: ['a', 'b'] } }],
+      },
+      {
+        // The kernel counts in ticks, and a fraction of a second may be rounded up.
+        afterMs: 2_200,
+        flows: [
+          {
+            from: 'client',
+            to: 'cluster IP',
+            want: { kind: 'sticky', by: ['a', 'b'], asBefore: timeoutSeconds > 1 },
+          },
+        ],
+      },
+    ],
+  })),
 };
 
 /** Over raw sockets, since kernels and Node may have no others for it. */

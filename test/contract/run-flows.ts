@@ -14,6 +14,7 @@ import { decodePodAnswer } from '../../src/lab/request.ts';
 import { addressOf, withoutPrefix } from '../../src/lab/topology.ts';
 import type { ModeName } from '../../src/modes/mode.ts';
 import type { Family } from '../../src/proxier/types.ts';
+import { realClock } from '../../src/sys/clock.ts';
 import { type Endpoints, type Flow, type FlowCase, type FlowSuite, PODS, type Pod, type Source } from './flow.ts';
 import {
   destination,
@@ -97,7 +98,9 @@ export async function createFlowLab(suite: Pick<FlowSuite, 'config'>, run: FlowR
     const { node, client, topology } = lab;
     const ip = (namespace: Namespace, lines: readonly string[]) =>
       namespace.exec.run({ argv: ['ip', '-batch', '-'], stdin: `${lines.join('\n')}\n`, timeoutMs: 10_000 });
-    const bits: Readonly<Record<Family, string>> = { IPv4: '24', IPv6: '64 nodad' };
+    // Deprecated, or IPv6 would choose one of them to send from.
+    const add = (family: Family, address: string) =>
+      `address add ${address}${family === 'IPv4' ? '/24 dev eth0' : '/64 dev eth0 nodad preferred_lft 0'}`;
     // Refusals are ICMP errors, of which the kernel sends one address only a few a second.
     const unlimited = (path: string, value: string) => ({ path: `net/${path}`, value, optional: true });
     await node.ask('sysctl', [
@@ -106,20 +109,14 @@ export async function createFlowLab(suite: Pick<FlowSuite, 'config'>, run: FlowR
       unlimited('ipv4/icmp_msgs_burst', '100000'),
       unlimited('ipv6/icmp/ratelimit', '0'),
     ]);
+    const { families } = topology;
     await ip(
       node,
-      topology.families.map(
-        (f) =>
-          `address add ${SECOND_ADDRESS[f]}/${bits[f].split(' ')[0]} dev eth0${f === 'IPv6' ? ' nodad preferred_lft 0' : ''}`,
-      ),
+      families.map((f) => add(f, SECOND_ADDRESS[f])),
     );
     await ip(client, [
-      ...topology.families.flatMap((f) =>
-        [STRANGER[f], ...clientAddresses(f)].map(
-          (a) => `address add ${a}/${bits[f].split(' ')[0]} dev eth0${f === 'IPv6' ? ' nodad preferred_lft 0' : ''}`,
-        ),
-      ),
-      ...topology.families.flatMap((f) =>
+      ...families.flatMap((f) => [STRANGER[f], ...clientAddresses(f)].map((address) => add(f, address))),
+      ...families.flatMap((f) =>
         [EXTERNAL_NETWORKS[f], VIP_NETWORKS[f], withoutPrefix(topology.node.gateways[f])].map(
           (to) => `route replace ${to} via ${addressOf(topology.node, f)} dev eth0`,
         ),
@@ -172,11 +169,18 @@ function count(texts: readonly string[]): string {
   return [...counts].map(([text, all]) => `${all.length} times ${text}`).join(', ');
 }
 
+/** Tells a flow from all others of its suite, in every stage. */
+function flowKey(c: FlowCase, flow: Flow, family: Family): string {
+  return [c.id, flow.from, flow.to, flow.over, flow.port, family].join();
+}
+
 /** The suite under way: one lab and what is remembered between stages. */
 class FlowRunner {
   readonly #lab: Lab;
   readonly #gate = createGate();
   readonly #held = new Map<string, number>();
+  /** Flow → what each client was answered, in the order of `clientAddresses`. */
+  readonly #chosen = new Map<string, readonly (string | undefined)[]>();
 
   constructor(lab: Lab) {
     this.#lab = lab;
@@ -204,7 +208,7 @@ class FlowRunner {
         return outcomes.filter((o) => o.kind !== 'timeout').map((o) => tell(o, this.#podOf(o)));
       }
       case 'sticky':
-        return await this.#expectSticky(c, flow, family, want.by);
+        return await this.#expectSticky(c, flow, family, want);
       case 'held':
         return await this.#expectHeld(c, flow, family, want.by);
       case 'health':
@@ -277,7 +281,12 @@ class FlowRunner {
     return sender.from ?? addressOf(host, family);
   }
 
-  async #expectSticky(c: FlowCase, flow: Flow, family: Family, by: readonly Pod[]): Promise<string[]> {
+  async #expectSticky(
+    c: FlowCase,
+    flow: Flow,
+    family: Family,
+    { by, asBefore }: Flow['want'] & { kind: 'sticky' },
+  ): Promise<string[]> {
     const problems: string[] = [];
     const chosen = await Promise.all(
       clientAddresses(family).map(async (from) => {
@@ -289,6 +298,13 @@ class FlowRunner {
         return all[0];
       }),
     );
+    const key = flowKey(c, flow, family);
+    const before = this.#chosen.get(key) ?? [];
+    this.#chosen.set(key, chosen);
+    // Chosen anew, every client has its old pod again once in sixteen million runs.
+    if (asBefore !== undefined && chosen.every((text, i) => text === before[i]) !== asBefore) {
+      problems.push(`before: ${before.join(', ')}; now: ${chosen.join(', ')}`);
+    }
     const want = by.map((pod) => `answered by ${pod}`);
     if (
       want.some((text) => !chosen.includes(text)) ||
@@ -301,7 +317,7 @@ class FlowRunner {
 
   async #expectHeld(c: FlowCase, flow: Flow, family: Family, by: Pod): Promise<string[]> {
     const { namespace, from } = senderOf(this.#lab, flow.from, family);
-    const key = [c.id, flow.from, flow.to, family].join();
+    const key = flowKey(c, flow, family);
     const id = this.#held.get(key);
     if (id !== undefined) {
       const said = await namespace.ask('say', { id, text: 'still there', timeoutMs: ANSWER_MS });
@@ -411,6 +427,7 @@ export async function runSuite(t: Test, suite: FlowSuite, run: FlowRun): Promise
       const cases = suite.cases.filter((c) => stage < c.stages.length);
       lab.apply(cases.flatMap((c) => objectsOf(lab, c, stage)));
       await lab.settled(30_000);
+      await realClock.sleep(Math.max(...cases.map((c) => c.stages[stage]?.afterMs ?? 0)));
       // All packets of the stage are on their way before the first result is looked at.
       const results = cases.map((c) => ({
         c,

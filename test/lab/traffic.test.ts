@@ -1,7 +1,10 @@
 /** Real packets through `switchyard run`: the flow tables, a lab for each configuration of the proxy. */
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
+import type { JsonObject, KubeObject } from '../../src/lab/api/object.ts';
+import { endpointSlices } from '../../src/lab/tutorial.ts';
 import {
+  AFFINITY_TIMEOUT,
   CORE,
   LOCALHOST_NODE_PORTS,
   MAIN,
@@ -10,7 +13,7 @@ import {
   NODE_PORT_ADDRESSES,
   SCTP,
 } from '../contract/flows.ts';
-import { runSuite } from '../contract/run-flows.ts';
+import { createFlowLab, runSuite } from '../contract/run-flows.ts';
 
 if (process.getuid?.() !== 0) {
   t.fail('Cannot test traffic as an ordinary user: run it as root');
@@ -22,10 +25,41 @@ t.setTimeout(300_000);
 
 const SWITCHYARD = fileURLToPath(new URL('../../bin/switchyard', import.meta.url));
 
+function service(name: string, spec: JsonObject): KubeObject {
+  return { apiVersion: 'v1', kind: 'Service', metadata: { name, namespace: 'default' }, spec };
+}
+
+const SUITES = [
+  MAIN,
+  LOCALHOST_NODE_PORTS,
+  NODE_PORT_ADDRESSES,
+  MASQUERADE_ALL,
+  NO_LOCAL_DETECTION,
+  AFFINITY_TIMEOUT,
+  SCTP,
+];
+
 t.test('iptables', async (t) => {
-  for (const suite of [MAIN, LOCALHOST_NODE_PORTS, NODE_PORT_ADDRESSES, MASQUERADE_ALL, NO_LOCAL_DETECTION, SCTP]) {
-    await runSuite(t, suite, { mode: 'iptables' });
-  }
+  for (const suite of SUITES) await runSuite(t, suite, { mode: 'iptables' });
+
+  t.test('Services without an address of their own add no rule', async (t) => {
+    await using lab = await createFlowLab({ config: {} }, { mode: 'iptables' });
+    const allRules = async () => (await Promise.all(lab.topology.families.map(lab.rules))).join('');
+    await lab.settled();
+    const before = await allRules();
+    const slices = endpointSlices(lab.topology, 'headless', lab.topology.pods);
+    lab.apply([service('headless', { clusterIP: 'None', ports: [{ port: 80 }] }), ...slices]);
+    lab.apply([service('elsewhere', { type: 'ExternalName', externalName: 'example.com', ports: [{ port: 80 }] })]);
+    await lab.settled();
+    t.equal(await allRules(), before);
+    // The comparison can fail: the same pods behind an address add rules.
+    lab.apply([
+      service('headed', { ports: [{ port: 80 }] }),
+      ...endpointSlices(lab.topology, 'headed', lab.topology.pods),
+    ]);
+    await lab.settled();
+    t.match(await allRules(), /default\/headed/);
+  });
 });
 
 t.test('iptables, legacy', async (t) => {
