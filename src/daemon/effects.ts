@@ -14,6 +14,7 @@ import { type Clock, realClock } from '../sys/clock.ts';
 import { type Exec, realExec } from '../sys/exec.ts';
 import { setOomScore } from '../sys/oom.ts';
 import { realSysctl, type Sysctl } from '../sys/proc.ts';
+import { realProcesses } from '../sys/processes.ts';
 import { type ClusterAccess, openCluster } from './cluster.ts';
 import { type ConntrackHashSize, realHashSize } from './conntrack-sysctls.ts';
 import { hasIPv6 } from './families.ts';
@@ -55,5 +56,5 @@ export function completeEffects(deps: DaemonDeps): Effects {
 /** The part of them that a mode works with. */
 export function modeDeps(effects: Effects, metrics: ModeDeps['metrics']): ModeDeps {
   const { exec, clock, sysctl, nodeAddresses, log } = effects;
-  return { exec, clock, sysctl, nodeAddresses, log, nfacct: createNfacct(), metrics };
+  return { exec, clock, sysctl, nodeAddresses, log, nfacct: createNfacct(), processes: realProcesses, metrics };
 }

@@ -9,9 +9,11 @@ import { FAMILIES, type Family, type IPAddress, type LocalTraffic, type NodePort
 import type { Clock } from '../sys/clock.ts';
 import type { Exec } from '../sys/exec.ts';
 import { ensureSysctl, type Sysctl } from '../sys/proc.ts';
+import type { Processes } from '../sys/processes.ts';
 import { createIptablesDataplane, type DataplaneLog, type IptablesMetrics } from './iptables/apply.ts';
 import { cleanUp } from './iptables/cleanup.ts';
 import { CT_STATE_INVALID_COUNTER, LOCALHOST_NODEPORTS_COUNTER } from './iptables/names.ts';
+import { waitForPredecessor } from './iptables/predecessor.ts';
 import { probeIptables } from './iptables/probe.ts';
 import type { Flavour } from './iptables/tools.ts';
 import type { Dataplane, ModeName } from './mode.ts';
@@ -23,6 +25,7 @@ export interface ModeDeps {
   readonly exec: Exec;
   readonly clock: Clock;
   readonly sysctl: Sysctl;
+  readonly processes: Processes;
   readonly nfacct: Nfacct;
   /** All addresses of all interfaces, up or down, both families. */
   readonly nodeAddresses: () => Promise<readonly IPAddress[]>;
@@ -89,6 +92,7 @@ export async function openMode(settings: ModeSettings, deps: ModeDeps): Promise<
 
 async function openIptables(settings: ModeSettings, deps: ModeDeps): Promise<OpenMode> {
   const { sysctl, nfacct } = deps;
+  await waitForPredecessor(deps);
   const { flavour, families } = await probeIptables(settings.iptablesFlavour, deps);
   const packets = async (name: string) => {
     const counter = nfacct.get(name);

@@ -10,6 +10,7 @@ import { FakeRuleset } from '../../src/modes/iptables/fake.ts';
 import { fakePrograms, noTrouble } from '../../src/modes/iptables/fake-programs.ts';
 import { toChainName } from '../../src/modes/iptables/names.ts';
 import { parseSave } from '../../src/modes/iptables/parse.ts';
+import { waitForPredecessor } from '../../src/modes/iptables/predecessor.ts';
 import { probeFamily, probeFlavour, probeIptables, versionAtLeast } from '../../src/modes/iptables/probe.ts';
 import { parseRestoreError, RestoreRefusedError } from '../../src/modes/iptables/refusal.ts';
 import { countRules, renderAll, renderService } from '../../src/modes/iptables/render.ts';
@@ -967,6 +968,7 @@ t.test('the mode as the daemon sees it', async (t) => {
     clock: new FakeClock(),
     sysctl,
     nfacct,
+    processes: { here: () => [] },
     nodeAddresses: async () => [],
     log: { info: () => {}, warn: () => {} },
     metrics: () => ({ restoreFailed: () => {}, rules: () => {} }),
@@ -993,4 +995,34 @@ t.test('the mode as the daemon sees it', async (t) => {
   sysctl.values.set('net/ipv4/conf/all/route_localnet', 0);
   t.throws(() => mode.createDataplane({ ...OPTIONS }), { message: /route_localnet.*EROFS/ });
   await t.rejects(openMode({ ...settings, mode: 'ipvs' }, deps), { message: /it is not built/ });
+});
+
+t.test('a restore that a killed proxy left is waited for', async (t) => {
+  const restore = ['iptables-nft-restore', '-w', '5', '--noflush', '--counters'];
+  const rows: readonly { name: string; argv: readonly string[]; waits: boolean }[] = [
+    { name: 'nft', argv: restore, waits: true },
+    { name: 'by path', argv: ['/usr/sbin/ip6tables-legacy-restore', ...restore.slice(1)], waits: true },
+    { name: 'plain', argv: ['ip6tables-restore', '--noflush', '--counters'], waits: true },
+    { name: 'behind an interpreter', argv: ['/bin/sh', '/opt/iptables-restore', ...restore.slice(1)], waits: true },
+    { name: 'of a firewall', argv: ['iptables-restore', '/etc/iptables/rules.v4'], waits: false },
+    { name: 'another program', argv: ['vi', 'notes-restore', '--noflush', '--counters'], waits: false },
+  ];
+  for (const { name, argv, waits } of rows) {
+    const clock = new FakeClock();
+    const told: string[] = [];
+    const say = (_: object, message: string) => void told.push(message);
+    let looks = 0;
+    const processes = { here: () => [['node', 'main.ts'], ...(++looks < 3 ? [argv] : [])] };
+    const waiting = waitForPredecessor({ processes, clock, log: { info: say, warn: say } });
+    await clock.advance(200);
+    await waiting;
+    t.same([looks, told.length], waits ? [3, 1] : [1, 0], name);
+  }
+  const clock = new FakeClock();
+  const warnings: string[] = [];
+  const log = { info: () => {}, warn: (_: object, message: string) => void warnings.push(message) };
+  const waiting = waitForPredecessor({ processes: { here: () => [restore] }, clock, log });
+  await clock.advance(70_000);
+  await waiting;
+  t.same(warnings, ['somebody restores rules for a minute already; going on'], 'but not for ever');
 });
