@@ -7,6 +7,7 @@
 import { createServer, type RequestListener, type Server, STATUS_CODES } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { splitHostPort } from '../config/addresses.ts';
+import { isUnspecified, parseIP } from '../proxier/addr.ts';
 import type { Log } from '../proxier/proxier.ts';
 import type { Clock } from '../sys/clock.ts';
 
@@ -62,13 +63,17 @@ function listener(answer: Answerer, log: Log): RequestListener {
 
 function listen(server: Server, address: string): Promise<AddressInfo> {
   const { host, port } = splitHostPort(address) ?? { host: '', port: '' };
+  const ip = parseIP(host)?.ip;
+  // As Go listens: 0.0.0.0 and :: are every address of both families, which is what Node takes no host for.
+  const at = ip !== undefined && isUnspecified(ip) ? {} : { host };
   return new Promise((resolve, reject) => {
     server.once('error', reject);
-    server.listen({ host, port: Number(port) }, () => {
+    server.listen({ ...at, port: Number(port) }, () => {
       server.off('error', reject);
-      const at = server.address();
-      if (at === null || typeof at === 'string') reject(new TypeError(`Cannot listen on "${address}": not ip:port`));
-      else resolve(at);
+      const bound = server.address();
+      if (bound === null || typeof bound === 'string')
+        reject(new TypeError(`Cannot listen on "${address}": not ip:port`));
+      else resolve(bound);
     });
   });
 }
@@ -76,7 +81,7 @@ function listen(server: Server, address: string): Promise<AddressInfo> {
 export interface HttpOptions {
   /** For logs: `health`, `metrics`. */
   readonly name: string;
-  /** `ip:port`, IPv6 in brackets. */
+  /** `ip:port`, IPv6 in brackets. An unspecified address of either family stands for all addresses of both. */
   readonly address: string;
   readonly answer: Answerer;
   /** Fail instead of trying again. */

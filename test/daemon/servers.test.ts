@@ -171,6 +171,17 @@ t.test('the form of the metrics', async (t) => {
   );
 });
 
+t.test('an unspecified address of either family stands for both', async (t) => {
+  for (const address of ['0.0.0.0:0', '[::]:0']) {
+    const url = new URL(await start(t, () => textAnswer(200, 'here'), address));
+    for (const host of ['127.0.0.1', '[::1]']) {
+      t.match(await get(`http://${host}:${url.port}/`), { body: 'here' }, `${address} at ${host}`);
+    }
+  }
+  const url = new URL(await start(t, () => textAnswer(200, 'here')));
+  await t.rejects(get(`http://[::1]:${url.port}/`), 'any other address for itself');
+});
+
 t.test('serveHttp()', async (t) => {
   t.test('answers 500 when an answer fails, and goes on', async (t) => {
     const url = await start(t, ({ path }) => {
