@@ -32,8 +32,12 @@ export function isJsonObject(value: unknown): value is JsonObject {
 
 const SHOWN_CHARS = 60;
 
+/** What JSON leaves as it is, and a terminal obeys or hides: controls, marks of direction, no width, ends of line. */
+const UNSEEN = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu;
+
 function quote(text: string): string {
-  return JSON.stringify(text.length > SHOWN_CHARS ? `${text.slice(0, SHOWN_CHARS)}…` : text);
+  const json = JSON.stringify(text.length > SHOWN_CHARS ? `${text.slice(0, SHOWN_CHARS)}…` : text);
+  return json.replace(UNSEEN, (c) => `\\u{${(c.codePointAt(0) ?? 0).toString(16)}}`);
 }
 
 /** A value in one short line. Lists and objects are only named: they may be large, and deep. */

@@ -7,7 +7,7 @@
 
 import type { Kind, ObjectKey } from '../proxier/types.ts';
 import type { Decoder } from './decode.ts';
-import { DecodeError } from './decode-error.ts';
+import { DecodeError, isJsonObject } from './decode-error.ts';
 import type { SourceHandlers } from './source.ts';
 
 /** One reading of the complete list. */
@@ -24,7 +24,10 @@ export class Deliveries {
   readonly #handlers: SourceHandlers;
   /** Version of each object as it was delivered. */
   readonly #delivered = new Map<ObjectKey, string>();
-  /** By key: what was said to be wrong with it. The next version with the same fault is not told again. */
+  /**
+   * By key, or by `unreadableId`: what was said to be wrong with it. The next version with the same fault is not told
+   * again.
+   */
   readonly #invalid = new Map<string, string>();
   #synced = false;
 
@@ -65,7 +68,8 @@ export class Deliveries {
       if (this.#delivered.delete(key)) this.#handlers.onEvent({ type: 'delete', kind: this.#kind, key });
     } catch (error) {
       if (!(error instanceof DecodeError)) throw error;
-      this.#report(value, error);
+      // One that was reported when it came is gone now, and that is all.
+      if (!this.#invalid.delete(unreadableId(value))) this.#report(value, error);
     }
   }
 
@@ -88,16 +92,19 @@ export class Deliveries {
   /** Begins a list. A pass that is given up halfway has only delivered what is true. */
   beginList(): ListPass {
     const seen = new Set<string>();
-    let isComplete = true;
+    const unreadable = new Set<string>();
     return {
       item: (value) => {
         const key = this.upsert(value);
         if (key !== undefined) seen.add(key);
-        else isComplete = false;
+        else unreadable.add(unreadableId(value));
       },
       end: () => {
         // An object whose very name cannot be read may be any of those that are missing: none of them is deleted.
-        if (isComplete) this.#deleteAllBut(seen);
+        if (unreadable.size === 0) this.#deleteAllBut(seen);
+        for (const id of this.#invalid.keys()) {
+          if (id.startsWith(UNREADABLE) && !unreadable.has(id)) this.#invalid.delete(id);
+        }
         this.markSynced();
       },
     };
@@ -129,10 +136,26 @@ export class Deliveries {
     }
     const { field, problem } = error;
     const said = `${field} ${problem}`;
-    const id = key ?? '?';
+    const id = key ?? unreadableId(value);
     if (this.#invalid.get(id) === said) return key;
     this.#invalid.set(id, said);
-    this.#handlers.onInvalid({ kind: this.#kind, key: id, field, message: problem });
+    this.#handlers.onInvalid({ kind: this.#kind, key: key ?? UNREADABLE, field, message: problem });
     return key;
   }
+}
+
+/** Stands for a key that cannot be read; no key begins with it. */
+const UNREADABLE = '?';
+const MAX_ID_CHARS = 200;
+
+/** What tells apart objects whose name cannot be read: the uid, else the name and namespace they give. */
+function unreadableId(value: unknown): string {
+  const metadata = isJsonObject(value) ? value['metadata'] : undefined;
+  if (!isJsonObject(metadata)) return UNREADABLE;
+  const { uid, name, namespace } = metadata;
+  const texts =
+    typeof uid === 'string' && uid !== ''
+      ? [uid]
+      : [namespace, name].map((part) => (typeof part === 'string' ? part : ''));
+  return UNREADABLE + texts.join('/').slice(0, MAX_ID_CHARS);
 }

@@ -446,6 +446,36 @@ t.test('an object that does not decode', async (t) => {
     (await s.list()).list('300', [svc('b', '150'), svc('c', '201')]);
     t.same(await s.seen.until('delete default/a'), ['delete default/a']);
   });
+
+  t.test(
+    'nor its name, is reported once too, told apart from others by its uid or what it gives as name',
+    async (t) => {
+      const s = await scene(t);
+      const named = (name: unknown, uid?: unknown) => ({ metadata: { name, namespace: 'default', uid } });
+      const bad = [
+        named('A'),
+        named('\u007f'),
+        named(7, 'u1'),
+        named('B', 'u2'),
+        named({ toString: 1 }),
+        { metadata: 1 },
+      ];
+      const watch = await synced(s, ...bad);
+      t.equal(s.seen.invalid.length, bad.length);
+      t.match(s.seen.invalid[1], { key: '?', message: /^is "\\u\{7f\}", must be/ }, 'nothing a terminal would obey');
+      watch
+        .line('MODIFIED', { ...named('A'), spec: {} })
+        .line('BOOKMARK', bookmark('101'))
+        .line('ERROR', gone);
+      (await s.list()).list('200', bad);
+      (await s.watch())
+        .line('DELETED', named('B', 'u2'))
+        .line('ADDED', named('B', 'u2'))
+        .line('ADDED', svc('z', '201'));
+      await s.seen.until('upsert default/z 201');
+      t.equal(s.seen.invalid.length, bad.length + 1, 'again only when it was deleted in between');
+    },
+  );
 });
 
 t.test('kinds go their own ways', async (t) => {
