@@ -4,41 +4,35 @@
  * @module
  */
 
-import { fileURLToPath } from 'node:url';
 import type { Test } from 'tap';
 import type { JsonObject, KubeObject } from '../../src/lab/api/object.ts';
-import { createLab, type Lab, type Target } from '../../src/lab/lab.ts';
-import type { Namespace } from '../../src/lab/namespace.ts';
-import type { PodAnswer, RequestOutcome } from '../../src/lab/protocol.ts';
+import type { Lab, Target } from '../../src/lab/lab.ts';
+import type { RequestOutcome } from '../../src/lab/protocol.ts';
 import { decodePodAnswer } from '../../src/lab/request.ts';
 import { addressOf, withoutPrefix } from '../../src/lab/topology.ts';
-import type { ModeName } from '../../src/modes/mode.ts';
 import type { Family } from '../../src/proxier/types.ts';
 import { realClock } from '../../src/sys/clock.ts';
 import { type Endpoints, type Flow, type FlowCase, type FlowSuite, PODS, type Pod, type Source } from './flow.ts';
 import {
-  destination,
-  EXTERNAL_NETWORKS,
-  SECOND_ADDRESS,
-  STRANGER,
-  serviceManifest,
-  sliceManifests,
-  VIP_NETWORKS,
-} from './manifests.ts';
-
-const SCTP_PROGRAM = fileURLToPath(new URL('./sctp.pl', import.meta.url));
-/** Served on the node itself, to see whether its own address is left alone. */
-const NODE_PROGRAM = { name: 'node program', port: 9000 };
+  askSctp,
+  clientAddresses,
+  createFlowLab,
+  type FlowRun,
+  NODE_PROGRAM,
+  senderOf,
+  serveSctp,
+} from './flow-lab.ts';
+import { destination, serviceManifest, sliceManifests } from './manifests.ts';
 
 /** An answer on this machine takes a millisecond; this is for a busy one. */
 const ANSWER_MS = 5_000;
-/** Less than the second after which TCP repeats its first packet. */
-const SILENCE_MS = 600;
 /**
  * "At once". IPv6: over a link without delay the ICMPv6 error arrives while connect() still holds the socket, and Linux
  * drops it; the second SYN, a second later, is the one that is refused.
  */
 const REFUSED_WITHIN_MS: Readonly<Record<Family, number>> = { IPv4: 1_000, IPv6: 2_500 };
+/** Long enough to tell it from a refusal. */
+const SILENCE_MS: Readonly<Record<Family, number>> = { IPv4: 600, IPv6: 1_600 };
 
 /** A pod that is wanted and not seen for this many connections was left out, but once in ten million rows. */
 function enoughFor(pods: number): number {
@@ -49,16 +43,10 @@ const EVEN_CONNECTIONS = 200;
 /** Chi-square that an even split exceeds once in a million runs, by degrees of freedom. */
 const CHI_SQUARE = [0, 23.93, 27.63, 30.66];
 
-const STICKY_CLIENTS = 24;
+/** Connections of each client whose affinity is looked at. */
 const STICKY_REQUESTS = 4;
 /** Requests under way at a time; the rest of them waits. */
 const AT_A_TIME = 24;
-
-export interface FlowRun {
-  readonly mode: ModeName;
-  /** As `LabOptions.program`. */
-  readonly program?: readonly [string, ...string[]];
-}
 
 /** Lets `AT_A_TIME` of the tasks given to it run at once. */
 function createGate(): <T>(task: () => Promise<T>) => Promise<T> {
@@ -75,86 +63,6 @@ function createGate(): <T>(task: () => Promise<T>) => Promise<T> {
       else running--;
     }
   };
-}
-
-/** Addresses of the clients whose affinity is looked at. */
-export function clientAddresses(family: Family): string[] {
-  const base = { IPv4: '192.168.1.', IPv6: 'fd00:192:168:1::' }[family];
-  return Array.from({ length: STICKY_CLIENTS }, (_, i) => `${base}${201 + i}`);
-}
-
-/**
- * A lab with what the flows need beside its usual: second addresses, routes to external addresses, servers.
- *
- * @throws {LabUnavailableError} As `createLab`.
- */
-export async function createFlowLab(suite: Pick<FlowSuite, 'config'>, run: FlowRun): Promise<Lab> {
-  const ports = [8080, 8081].flatMap((port) => [
-    { kind: 'tcp' as const, port },
-    { kind: 'udp' as const, port },
-  ]);
-  const lab = await createLab({ ...run, pods: PODS.length, ports, config: suite.config });
-  try {
-    const { node, client, topology } = lab;
-    const ip = (namespace: Namespace, lines: readonly string[]) =>
-      namespace.exec.run({ argv: ['ip', '-batch', '-'], stdin: `${lines.join('\n')}\n`, timeoutMs: 10_000 });
-    // Deprecated, or IPv6 would choose one of them to send from.
-    const add = (family: Family, address: string) =>
-      `address add ${address}${family === 'IPv4' ? '/24 dev eth0' : '/64 dev eth0 nodad preferred_lft 0'}`;
-    // Refusals are ICMP errors, of which the kernel sends one address only a few a second.
-    const unlimited = (path: string, value: string) => ({ path: `net/${path}`, value, optional: true });
-    await node.ask('sysctl', [
-      unlimited('ipv4/icmp_ratelimit', '0'),
-      unlimited('ipv4/icmp_msgs_per_sec', '100000'),
-      unlimited('ipv4/icmp_msgs_burst', '100000'),
-      unlimited('ipv6/icmp/ratelimit', '0'),
-    ]);
-    const { families } = topology;
-    await ip(
-      node,
-      families.map((f) => add(f, SECOND_ADDRESS[f])),
-    );
-    await ip(client, [
-      ...families.flatMap((f) => [STRANGER[f], ...clientAddresses(f)].map((address) => add(f, address))),
-      ...families.flatMap((f) =>
-        [EXTERNAL_NETWORKS[f], VIP_NETWORKS[f], withoutPrefix(topology.node.gateways[f])].map(
-          (to) => `route replace ${to} via ${addressOf(topology.node, f)} dev eth0`,
-        ),
-      ),
-    ]);
-    await node.ask('serve', { pod: NODE_PROGRAM.name, ports: [{ kind: 'tcp', port: NODE_PROGRAM.port }] });
-    return lab;
-  } catch (error) {
-    await lab.close();
-    throw error;
-  }
-}
-
-interface Sender {
-  readonly namespace: Namespace;
-  readonly from: string | undefined;
-}
-
-function senderOf(lab: Lab, source: Source, family: Family): Sender {
-  const [a, b, c] = lab.pods;
-  switch (source) {
-    case 'pod a':
-      return { namespace: a ?? lab.node, from: undefined };
-    case 'pod b':
-      return { namespace: b ?? lab.node, from: undefined };
-    case 'pod c':
-      return { namespace: c ?? lab.node, from: undefined };
-    case 'node':
-      return { namespace: lab.node, from: undefined };
-    case 'node, first address':
-      return { namespace: lab.node, from: addressOf(lab.topology.node, family) };
-    case 'node, second address':
-      return { namespace: lab.node, from: SECOND_ADDRESS[family] };
-    case 'client':
-      return { namespace: lab.client, from: addressOf(lab.topology.client, family) };
-    case 'stranger':
-      return { namespace: lab.client, from: STRANGER[family] };
-  }
 }
 
 /** `answered by a`, `refused` …: an outcome in the words of the table. */
@@ -204,7 +112,7 @@ class FlowRunner {
         return bad.map((o) => `${tell(o, this.#podOf(o))} after ${o.ms} ms`);
       }
       case 'silent': {
-        const outcomes = await this.#ask(c, flow, family, 2, SILENCE_MS);
+        const outcomes = await this.#ask(c, flow, family, 2, SILENCE_MS[family]);
         return outcomes.filter((o) => o.kind !== 'timeout').map((o) => tell(o, this.#podOf(o)));
       }
       case 'sticky':
@@ -357,47 +265,6 @@ class FlowRunner {
     };
     return JSON.stringify(got) === JSON.stringify(must) ? [] : [`${JSON.stringify(got)}, not ${JSON.stringify(must)}`];
   }
-}
-
-/** One INIT, and who answers it, in the form of every other request. */
-async function askSctp(
-  from: Namespace,
-  to: { readonly address: string; readonly port: number; readonly timeoutMs: number },
-): Promise<RequestOutcome> {
-  const startedMs = performance.now();
-  const version = to.address.includes(':') ? '6' : '4';
-  const said = await from.exec.run({
-    argv: ['perl', SCTP_PROGRAM, 'ask', version, to.address, String(to.port), String(to.timeoutMs)],
-    timeoutMs: 2 * to.timeoutMs + 5_000,
-  });
-  const ms = performance.now() - startedMs;
-  const [word = '', client = ''] = said.trim().split(' ');
-  if (word === 'refused') return { kind: 'refused', code: 'ECONNREFUSED', ms };
-  if (word === 'timeout') return { kind: 'timeout', ms };
-  if (word === 'failed') return { kind: 'failed', code: said.trim(), ms };
-  const answer: PodAnswer = { pod: word, address: '', port: 0, client, clientPort: 0 };
-  return { kind: 'answered', status: 200, text: JSON.stringify(answer), ms };
-}
-
-/** Starts the SCTP answerers in every pod; resolves when all of them listen. */
-async function serveSctp(lab: Lab, port: number): Promise<void> {
-  await Promise.all(
-    lab.pods.flatMap((pod) =>
-      ['4', '6'].map(async (version) => {
-        const { promise, resolve, reject } = Promise.withResolvers<void>();
-        const early = new Set<number>();
-        let pid = 0;
-        pod.onEvent((said) => {
-          if (said.event === 'exit') reject(new Error(`Cannot serve SCTP in ${pod.name}: perl ended (${said.status})`));
-          else if (said.pid === pid) resolve();
-          else early.add(said.pid);
-        });
-        pid = (await pod.ask('start', { argv: ['perl', SCTP_PROGRAM, 'serve', version, String(port), pod.name] })).pid;
-        if (early.has(pid)) resolve();
-        await promise;
-      }),
-    ),
-  );
 }
 
 /** The objects of a case from one stage on: as the stage says, and where it says nothing as before. */

@@ -3,6 +3,7 @@ import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import type { JsonObject, KubeObject } from '../../src/lab/api/object.ts';
 import { endpointSlices } from '../../src/lab/tutorial.ts';
+import { createFlowLab } from '../contract/flow-lab.ts';
 import {
   AFFINITY_TIMEOUT,
   CORE,
@@ -13,7 +14,7 @@ import {
   NODE_PORT_ADDRESSES,
   SCTP,
 } from '../contract/flows.ts';
-import { createFlowLab, runSuite } from '../contract/run-flows.ts';
+import { runSuite } from '../contract/run-flows.ts';
 
 if (process.getuid?.() !== 0) {
   t.fail('Cannot test traffic as an ordinary user: run it as root');
