@@ -11,6 +11,7 @@
  */
 
 import { cpus, hostname } from 'node:os';
+import { featureStates } from './config/feature-gates.ts';
 import type { Config } from './config/types.ts';
 import { checkFamilies } from './daemon/checks.ts';
 import { type ClusterAccess, logStatus } from './daemon/cluster.ts';
@@ -112,7 +113,12 @@ async function prepare(
   // The mode asks for metrics when it makes a dataplane, which is after both exist.
   const deps = modeDeps(effects, (family) => iptablesMetrics(metrics, family));
   const mode = await effects.openMode(modeSettings(config), deps);
-  const metrics = createMetrics({ version: version(), packets: mode.packets, processMetrics: true });
+  const metrics = createMetrics({
+    version: version(),
+    features: featureStates(config.featureGates),
+    packets: mode.packets,
+    processMetrics: true,
+  });
   const families = servedFamilies(mode.support, node.ips.primary, effects.hasIPv6);
   const nodePortTexts = nodePortCidrs(config.nodePortAddresses, node.ips);
   const { warnings, errors } = checkFamilies({

@@ -181,6 +181,7 @@ story('from the first event to the kernel, and what is told of it', {}, async (t
     'kubeproxy_sync_proxy_rules_iptables_total{ip_family="IPv6",table="nat"} 5\n',
     'kubeproxy_sync_proxy_rules_iptables_last{ip_family="IPv4",table="nat"} 2\n',
     'process_resident_memory_bytes ',
+    'kubernetes_feature_enabled{name="AllowServiceExternalIPs",stage=""} 1\n',
   ]) {
     t.ok(metrics.includes(`\n${line}`), line);
   }

@@ -66,3 +66,14 @@ export function isFeatureEnabled(given: Readonly<Record<string, boolean>>, name:
   const all = known.stage === 'ALPHA' ? given['AllAlpha'] : known.stage === 'BETA' ? given['AllBeta'] : undefined;
   return given[name] ?? all ?? known.default;
 }
+
+/** Every gate as it stands, in the words of the metric `kubernetes_feature_enabled`, where a GA gate has no stage. */
+export function featureStates(
+  given: Readonly<Record<string, boolean>>,
+): readonly { readonly name: string; readonly stage: string; readonly enabled: boolean }[] {
+  return FEATURE_GATES.map(({ name, stage }) => ({
+    name,
+    stage: stage === 'GA' ? '' : stage,
+    enabled: isFeatureEnabled(given, name),
+  }));
+}

@@ -28,6 +28,8 @@ export interface PacketCounters {
 
 export interface MetricsOptions {
   readonly version: string;
+  /** Feature gates and whether they are on. Absent: none. */
+  readonly features?: readonly { readonly name: string; readonly stage: string; readonly enabled: boolean }[];
   /** Absent: both packet counters stay 0. */
   readonly packets?: PacketCounters;
   /** Also process_* and nodejs_* of this process. Once per process only. */
@@ -91,6 +93,14 @@ export function createMetrics(options: MetricsOptions) {
     labelNames: ['version', 'node_version'],
     registers,
   }).set({ version: options.version, node_version: process.versions.node }, 1);
+
+  const features = new Gauge<'name' | 'stage'>({
+    name: 'kubernetes_feature_enabled',
+    help: '[BETA] This metric records the data about the stage and enablement of a k8s feature.',
+    labelNames: ['name', 'stage'],
+    registers,
+  });
+  for (const { name, stage, enabled } of options.features ?? []) features.set({ name, stage }, enabled ? 1 : 0);
 
   return {
     registry,

@@ -1,7 +1,7 @@
 /** File, flags, defaults, validation and writing, as far as `loadConfig` joins them. */
 import t from 'tap';
 import { API_VERSION, KIND } from '../../src/config/decode.ts';
-import { FEATURE_GATES, isFeatureEnabled } from '../../src/config/feature-gates.ts';
+import { FEATURE_GATES, featureStates, isFeatureEnabled } from '../../src/config/feature-gates.ts';
 import type { FlagValues } from '../../src/config/flags.ts';
 import { type LoadedConfig, loadConfig } from '../../src/config/load.ts';
 import { type Config, ConfigError } from '../../src/config/types.ts';
@@ -831,4 +831,13 @@ t.test('isFeatureEnabled()', async (t) => {
   t.equal(isFeatureEnabled({ AllBeta: false }, 'AllowServiceExternalIPs'), true, 'AllBeta does not touch GA');
   t.throws(() => isFeatureEnabled({}, 'Nonsense'), { name: 'TypeError' }, 'an unknown gate');
   t.equal(new Set(FEATURE_GATES.map((g) => g.name)).size, FEATURE_GATES.length, 'names are distinct');
+  const states = featureStates({ AllowServiceExternalIPs: false });
+  t.same(
+    states.find((s) => s.name === 'AllowServiceExternalIPs'),
+    { name: 'AllowServiceExternalIPs', stage: '', enabled: false },
+  );
+  t.same(
+    states.find((s) => s.name === 'NativeHistograms'),
+    { name: 'NativeHistograms', stage: 'ALPHA', enabled: false },
+  );
 });

@@ -104,6 +104,12 @@ const wanted: readonly {
     buckets: H15,
   },
   { name: 'kubeproxy_conntrack_reconciler_deleted_entries_total', type: 'counter', labels: ['ip_family'] },
+  {
+    name: 'kubernetes_feature_enabled',
+    type: 'gauge',
+    labels: ['name', 'stage'],
+    help: '[BETA] This metric records the data about the stage and enablement of a k8s feature.',
+  },
   { name: 'switchyard_out_of_date', type: 'gauge', labels: ['ip_family'] },
   { name: 'switchyard_refused_services', type: 'gauge', labels: ['ip_family'] },
   { name: 'switchyard_invalid_objects_total', type: 'counter', labels: ['kind'] },
@@ -111,7 +117,12 @@ const wanted: readonly {
 ];
 
 const make = (options: Partial<MetricsOptions> = {}) =>
-  createMetrics({ version: '1.2.3', processMetrics: false, ...options });
+  createMetrics({
+    version: '1.2.3',
+    features: [{ name: 'Gate', stage: 'BETA', enabled: true }],
+    processMetrics: false,
+    ...options,
+  });
 
 /** Gives every metric with labels a first value, so that it prints. */
 function touch(m: ReturnType<typeof make>): void {
