@@ -12,6 +12,7 @@ import type { Log } from '../proxier/proxier.ts';
 import type { IPAddress } from '../proxier/types.ts';
 import { type Clock, realClock } from '../sys/clock.ts';
 import { type Exec, realExec } from '../sys/exec.ts';
+import { releaseMemory } from '../sys/memory.ts';
 import { setOomScore } from '../sys/oom.ts';
 import { realSysctl, type Sysctl } from '../sys/proc.ts';
 import { realProcesses } from '../sys/processes.ts';
@@ -28,6 +29,7 @@ export interface Effects {
   /** The kernel has IPv6, and it is on. */
   readonly hasIPv6: boolean;
   readonly setOomScore: (score: number) => Promise<void>;
+  readonly releaseMemory: () => void;
   readonly openCluster: (config: Config, clock: Clock) => Promise<ClusterAccess>;
   readonly openMode: typeof openMode;
   /** All addresses of all interfaces, both families. */
@@ -46,6 +48,7 @@ export function completeEffects(deps: DaemonDeps): Effects {
     hashSize: realHashSize,
     hasIPv6: hasIPv6(deps.sysctl ?? realSysctl),
     setOomScore,
+    releaseMemory,
     openCluster,
     openMode,
     nodeAddresses: readNodeAddresses,

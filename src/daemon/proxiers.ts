@@ -56,7 +56,7 @@ export function createDataplane({ config, effects, node, nodePortTexts, mode }: 
 /** Joins model, dataplane, health and events of a family. Nothing runs yet. */
 export async function createProxier(start: Start, dataplane: Dataplane): Promise<Proxier> {
   const { config, effects, node, metrics, health, events } = start;
-  const { clock, log } = effects;
+  const { clock, log, releaseMemory } = effects;
   const { family } = dataplane;
   const warn = (service: ObjectKey, reason: string, action: string, note: string) =>
     events.record({ regarding: serviceReference(service), type: 'Warning', reason, action, note });
@@ -87,6 +87,7 @@ export async function createProxier(start: Start, dataplane: Dataplane): Promise
       metrics,
       log,
       serviceHealth,
+      releaseMemory,
       onRefused: ({ service, rule, reason }) => {
         const note = `node ${node.name} left this service out (${family}): ${reason}: ${rule}`;
         warn(service, 'FailedToProgramService', 'Sync', note);

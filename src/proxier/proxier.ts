@@ -44,6 +44,8 @@ export interface ProxierDeps {
    * would live on. Absent: they are left alone.
    */
   readonly cleanUpFlows?: (services: ReadonlyMap<ObjectKey, ServicePlan>, signal: AbortSignal) => Promise<void>;
+  /** Called after a full sync, which reads all rules and keeps none of what it read. */
+  readonly releaseMemory?: () => void;
 }
 
 function countsOf(model: Model) {
@@ -239,6 +241,7 @@ export class Proxier {
       { family: this.family, full, services: model.services.size, durationMs: clock.now() - startMs },
       'synced',
     );
+    if (full) this.#deps.releaseMemory?.();
     return 'ok';
   }
 

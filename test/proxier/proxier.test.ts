@@ -35,6 +35,7 @@ function makeWorld() {
   const log = pino({ level: 'debug', base: null }, { write: (line: string) => void lines.push(line) });
   const serviceHealth = { services: [] as string[], counts: {} as Record<string, number>, closed: 0 };
   const flows: string[][] = [];
+  const released: Family[] = [];
   const make = (family: Family) => {
     const plane = new FakeDataplane(family, clock);
     const model = new Model({ family, nodeName: NODE_NAME, startMs });
@@ -58,6 +59,7 @@ function makeWorld() {
         },
         onRefused: (refusal) => void refused.push(refusal),
         cleanUpFlows: async (services) => void flows.push([...services.keys()]),
+        releaseMemory: () => void released.push(family),
       },
     );
     return { plane, proxier };
@@ -74,6 +76,7 @@ function makeWorld() {
     lines,
     serviceHealth,
     flows,
+    released,
     plane: v4.plane,
     plane6: v6.plane,
     async stop() {
@@ -255,6 +258,8 @@ t.test('full syncs', async (t) => {
     await w.tell(service('b'));
     await w.clock.advance(1000);
     t.same(w.syncs(), ['0 !', '3600 ', '3601 a!', '3602 b']);
+    const ofIPv4 = w.released.filter((family) => family === 'IPv4');
+    t.equal(ofIPv4.length, 2, 'memory is released after each full one, and after no other');
   });
 
   story(t, 'and not then, if the dataplane leaves them out', async (t, w) => {
