@@ -58,24 +58,6 @@ export const FLAGS = {
     group: 'API server:',
     help: "URL of the API server, instead of the kubeconfig's; of several, the next one is tried when one fails",
   }),
-  'kube-api-qps': numberFlag({
-    group: 'API server:',
-    field: 'clientConnection.qps',
-    default: String(clientConnection.qps),
-    help: 'Requests a second to the API server',
-  }),
-  'kube-api-burst': intFlag({
-    group: 'API server:',
-    field: 'clientConnection.burst',
-    default: String(clientConnection.burst),
-    help: 'Requests at once to the API server',
-  }),
-  'config-sync-period': durationFlag({
-    group: 'API server:',
-    field: 'configSyncPeriod',
-    default: formatDurationMs(DEFAULT_FILE.configSyncPeriod),
-    help: 'Resync of what is watched; more than 0',
-  }),
 
   'hostname-override': textFlag('<name>', {
     group: 'Node and addresses:',
@@ -115,17 +97,6 @@ export const FLAGS = {
     field: 'bindAddressHardFail',
     default: 'false',
     help: 'End when health or metrics cannot be served',
-  }),
-  profiling: boolFlag({
-    group: 'Node and addresses:',
-    field: 'enableProfiling',
-    default: 'false',
-    help: 'Serve profiles at /debug/pprof',
-  }),
-  'show-hidden-metrics-for-version': textFlag('<1.N>', {
-    group: 'Node and addresses:',
-    field: 'showHiddenMetricsForVersion',
-    help: 'Show metrics hidden since this release, which must be the one before',
   }),
   'oom-score-adj': intFlag({
     group: 'Node and addresses:',
@@ -315,6 +286,26 @@ export const FLAGS = {
     ...unused('Content type of requests; JSON is always used'),
     field: 'clientConnection.contentType',
     default: clientConnection.contentType,
+  }),
+  'kube-api-qps': numberFlag({
+    ...unused('Requests a second to the API server: a few watches need no limit'),
+    field: 'clientConnection.qps',
+    default: String(clientConnection.qps),
+  }),
+  'kube-api-burst': intFlag({
+    ...unused('Requests at once to the API server'),
+    field: 'clientConnection.burst',
+    default: String(clientConnection.burst),
+  }),
+  'config-sync-period': durationFlag({
+    ...unused('Resync of what is watched, which changes nothing; more than 0'),
+    field: 'configSyncPeriod',
+    default: formatDurationMs(DEFAULT_FILE.configSyncPeriod),
+  }),
+  profiling: boolFlag({ ...unused('Profiles at /debug/pprof'), field: 'enableProfiling', default: 'false' }),
+  'show-hidden-metrics-for-version': textFlag('<1.N>', {
+    ...unused('Metrics hidden since this release, which must be the one before: none is'),
+    field: 'showHiddenMetricsForVersion',
   }),
   vmodule: vmoduleFlag(unused('Verbosity of single files', { field: 'logging.vmodule' })),
   'log-flush-frequency': durationFlag(
