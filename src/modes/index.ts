@@ -77,7 +77,6 @@ export interface OpenMode {
  * Looks at the node and prepares a mode.
  *
  * @throws {RangeError} If the mode is not built.
- * @throws {IptablesProbeError} If no programs of the mode are installed at all.
  */
 export async function openMode(settings: ModeSettings, deps: ModeDeps): Promise<OpenMode> {
   switch (settings.mode) {
@@ -105,7 +104,7 @@ async function openIptables(settings: ModeSettings, deps: ModeDeps): Promise<Ope
   const version = FAMILIES.map((f) => families[f]).find((found) => found.kind === 'present')?.tools.version;
   return {
     mode: 'iptables',
-    description: `iptables ${version ?? 'of unknown version'} (${flavour})`,
+    description: `iptables ${version ?? 'of unknown version'} (${flavour ?? 'not installed'})`,
     support: { IPv4: errorOf('IPv4'), IPv6: errorOf('IPv6') },
     createDataplane({ family, localTraffic, nodePortAddresses, nodeIP, localhostNodePorts }) {
       const found = families[family];

@@ -980,6 +980,9 @@ t.test('the mode as the daemon sees it', async (t) => {
     support: { IPv4: undefined, IPv6: { code: 'NOT_INSTALLED' } },
   });
   t.throws(() => mode.createDataplane({ ...OPTIONS, family: 'IPv6' }), { name: 'IptablesProbeError' });
+  const bare = await openMode({ ...settings, iptablesFlavour: 'auto' }, { ...deps, exec: new FakeExec({}) });
+  t.match(bare.support, { IPv4: { code: 'NOT_INSTALLED' }, IPv6: { code: 'NOT_INSTALLED' } });
+  t.same(await bare.cleanUp(), [], 'without programs there is nothing to clean up');
   const dataplane = mode.createDataplane({ ...OPTIONS });
   t.same(sysctl.writes, ['net/ipv4/conf/all/route_localnet=1']);
   mode.createDataplane({ ...OPTIONS });

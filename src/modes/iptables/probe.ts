@@ -160,12 +160,19 @@ export async function probeFamily(family: Family, flavour: Flavour, deps: ProbeD
   return { kind: 'present', tools: createTools(info, deps) };
 }
 
-/** Looks at the node once: the flavour, then both families. */
+/** Looks at the node once: the flavour, then both families. Without any programs there is no flavour, and no family. */
 export async function probeIptables(
   asked: Flavour | 'auto',
   deps: ProbeDeps,
-): Promise<{ readonly flavour: Flavour; readonly families: Readonly<Record<Family, ProbeResult>> }> {
-  const flavour = await probeFlavour(asked, deps);
+): Promise<{ readonly flavour: Flavour | undefined; readonly families: Readonly<Record<Family, ProbeResult>> }> {
+  let flavour: Flavour;
+  try {
+    flavour = await probeFlavour(asked, deps);
+  } catch (error) {
+    if (!(error instanceof IptablesProbeError)) throw error;
+    const absent: ProbeResult = { kind: 'absent', error };
+    return { flavour: undefined, families: { IPv4: absent, IPv6: absent } };
+  }
   const IPv4 = await probeFamily('IPv4', flavour, deps);
   const IPv6 = await probeFamily('IPv6', flavour, deps);
   return { flavour, families: { IPv4, IPv6 } };
