@@ -21,6 +21,7 @@ const COUNT_BESIDE_FILE: ReadonlySet<FlagName> = new Set<FlagName>([
   'init-only',
   'version',
   'master',
+  'filename',
   'hostname-override',
   'iptables-flavour',
   'log-format',
@@ -58,6 +59,7 @@ export function combine(flags: FlagValues, file: FileConfig | undefined): DraftC
       .split(',')
       .map((url) => url.trim())
       .filter((url) => url !== ''),
+    manifests: flags.filename ?? [],
     cleanup: flags.cleanup ?? false,
     initOnly: flags['init-only'] ?? false,
     iptablesFlavour: flags['iptables-flavour'] ?? 'auto',
@@ -131,6 +133,7 @@ function fromFile(file: FileConfig): DraftConfig {
     portRange: file.portRange,
     configFile: '',
     apiServers: [],
+    manifests: [],
     cleanup: false,
     initOnly: false,
     iptablesFlavour: 'auto',

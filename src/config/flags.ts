@@ -38,7 +38,7 @@ const unused = (help: string, text?: Partial<FlagText>): FlagText => ({
 export const FLAGS = {
   config: textFlag('<file>', {
     group: 'Configuration:',
-    help: 'KubeProxyConfiguration (v1alpha1, YAML or JSON). It replaces all flags but those of logging, --hostname-override, --master, --cleanup, --init-only, --write-config-to and --iptables-flavour',
+    help: 'KubeProxyConfiguration (v1alpha1, YAML or JSON). It replaces all flags but those of logging, --hostname-override, --master, --cleanup, --init-only, --write-config-to, --filename and --iptables-flavour',
   }),
   'write-config-to': textFlag('<file>', {
     group: 'Configuration:',
@@ -57,6 +57,11 @@ export const FLAGS = {
   master: textFlag('<url,...>', {
     group: 'API server:',
     help: "URL of the API server, instead of the kubeconfig's; of several, the next one is tried when one fails",
+  }),
+  filename: listFlag('<path>', {
+    short: 'f',
+    group: 'API server:',
+    help: 'Manifests in place of an API server: a file, a folder, or - for standard input; may be repeated. Changes are followed',
   }),
 
   'hostname-override': textFlag('<name>', {

@@ -157,6 +157,8 @@ export interface Config {
   readonly configFile: string;
   /** URLs from --master, tried in order; empty: the kubeconfig's or the cluster's own. */
   readonly apiServers: readonly string[];
+  /** Files and folders of manifests that stand in for the API server; empty: there is one. `-` is standard input. */
+  readonly manifests: readonly string[];
   /** Remove everything of ours from the kernel and end. */
   readonly cleanup: boolean;
   /** Do what needs privileges and end. */

@@ -4,6 +4,8 @@
  * @module
  */
 
+import { Readable } from 'node:stream';
+import { text } from 'node:stream/consumers';
 import type { Config } from '../config/types.ts';
 import type { Log } from '../proxier/proxier.ts';
 import type { Clock } from '../sys/clock.ts';
@@ -13,6 +15,7 @@ import {
   clusterFromFlags,
   createApiClient,
   createApiSource,
+  createFileSource,
   ENDPOINT_SLICES,
   formatUserAgent,
   nodeNamed,
@@ -36,11 +39,12 @@ export interface ClusterAccess {
 }
 
 /**
- * Reads who and where the API server is. Connects to nothing yet.
+ * Reads who and where the API server is, or which manifests stand in for it. Connects to nothing yet.
  *
  * @throws {Error} If the kubeconfig, or the service account of the pod, cannot be read.
  */
 export async function openCluster(config: Config, clock: Clock): Promise<ClusterAccess> {
+  if (config.manifests.length > 0) return await openManifests(config.manifests, clock);
   const { kubeconfig } = config.clientConnection;
   const cluster = await clusterFromFlags({ kubeconfig, servers: config.apiServers, env: process.env });
   const userAgent = formatUserAgent(version(), process.arch);
@@ -57,6 +61,20 @@ export async function openCluster(config: Config, clock: Clock): Promise<Cluster
       isFinal: (error) => statusOf(error) >= 400 && statusOf(error) < 500 && statusOf(error) !== 429,
     },
     close: () => client.close(),
+  };
+}
+
+/** Manifests in place of an API server: nobody is there to take events. */
+async function openManifests(paths: readonly string[], clock: Clock): Promise<ClusterAccess> {
+  // Read once, since both sources look for their kinds in it.
+  const piped = paths.includes('-') ? await text(process.stdin) : '';
+  const source = (kinds: readonly WatchedKind[]) =>
+    createFileSource({ paths, kinds, clock, stdin: Readable.from([piped]) });
+  return {
+    nodeSource: (name) => source([nodeNamed(name)]),
+    serviceSource: source([SERVICES, ENDPOINT_SLICES, SERVICE_CIDRS]),
+    events: { post: async () => {}, patch: async () => {}, isFinal: () => true },
+    close: () => {},
   };
 }
 

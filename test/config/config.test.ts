@@ -119,6 +119,7 @@ const FULL_CONFIG: Omit<Config, 'mode' | 'syncPeriodMs' | 'minSyncPeriodMs' | 'm
   configSyncPeriodMs: 15_000,
   configFile: 'f',
   apiServers: [],
+  manifests: [],
   cleanup: false,
   initOnly: false,
   iptablesFlavour: 'auto',
