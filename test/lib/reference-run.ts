@@ -10,11 +10,13 @@
  * @module
  */
 
-import { spawn, spawnSync } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { createApiServer } from '../../src/lab/api/server.ts';
+import { differenceOf, sleep } from './live-proxy.ts';
+import { privateRun, sh } from './namespace.ts';
 import { normalForm } from './normal-form.ts';
 
 /** A step that is right is seen within a second or two; one that is wrong costs this long. */
@@ -31,14 +33,6 @@ interface Scenario {
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const [folder = '', flavour = 'nft'] = process.argv.slice(2);
 const scenario = JSON.parse(readFileSync(`${folder}/scenario.json`, 'utf8')) as Scenario;
-const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
-
-function sh(file: string, ...args: string[]): string {
-  const r = spawnSync(file, args, { encoding: 'utf8', maxBuffer: 1 << 28 });
-  if (r.error) throw r.error;
-  if (r.status !== 0) throw new Error(`Cannot run "${file} ${args.join(' ')}": ${r.stderr.trim()}`);
-  return r.stdout;
-}
 
 const isRecord = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value);
@@ -63,25 +57,14 @@ function configuration(kubeconfig: string): object {
   return config;
 }
 
-/** Lines only in one of the two, as a short text. */
-function difference(recorded: string, got: string): string {
-  if (recorded === got) return '';
-  const [a, b] = [new Set(recorded.split('\n')), new Set(got.split('\n'))];
-  const lines = [
-    ...[...a].filter((l) => !b.has(l)).map((l) => `recorded: ${l}`),
-    ...[...b].filter((l) => !a.has(l)).map((l) => `got:      ${l}`),
-  ];
-  return lines.slice(0, 12).join('\n') || 'the order differs';
-}
-
 function compare(step: number, tool: 'iptables' | 'ip6tables'): string {
   const recorded = readFileSync(`${folder}/iptables/${String(step).padStart(2, '0')}.${tool}`, 'utf8');
-  return difference(normalForm(recorded), normalForm(sh(`${tool}-${flavour}-save`)));
+  return differenceOf(normalForm(recorded), normalForm(sh(`${tool}-${flavour}-save`)));
 }
 
 async function main(): Promise<void> {
   const dir = mkdtempSync(`${tmpdir()}/reference-`);
-  sh('mount', '-t', 'tmpfs', 'run', '/run');
+  privateRun();
   sh('mount', '-t', 'sysfs', 'sys', '/sys');
   sh('ip', 'link', 'set', 'lo', 'up');
   for (const [i, link] of (scenario.node.links ?? []).entries()) {
