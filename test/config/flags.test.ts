@@ -114,7 +114,7 @@ log-text-split-stream log-text-info-buffer-size log-json-split-stream log-json-i
 boot-id-file version`.split(/\s+/);
 
 t.test('the table', async (t) => {
-  const ours = ['iptables-flavour', 'log-format'];
+  const ours = ['filename', 'iptables-flavour', 'log-format'];
   t.same([...FLAG_NAMES].sort(), [...KUBE_PROXY_FLAGS, ...ours].sort(), 'every flag of kube-proxy, and few of ours');
   for (const name of FLAG_NAMES) {
     t.match(name, /^[a-z][a-z-]*$/, `--${name} is spelled with dashes`);
