@@ -10,8 +10,9 @@ import { once } from 'node:events';
 import t, { type Test } from 'tap';
 import { createApiServer } from '../../src/lab/api/server.ts';
 import type { Flavour } from '../../src/modes/iptables/tools.ts';
-import { changeSomething, liveCluster, liveService, liveSlice } from '../lib/live-objects.ts';
+import { changeSomething, type Fields, liveCluster, liveService, liveSlice } from '../lib/live-objects.ts';
 import { becomesTrue, createLiveProxy, foreignRules, type LiveProxy, sleep } from '../lib/live-proxy.ts';
+import { mutated } from '../lib/mutate.ts';
 import { caseInside, feed, runInside, sh } from '../lib/namespace.ts';
 import { normalForm } from '../lib/normal-form.ts';
 import { Seeded, seedOfRun } from '../lib/seeded.ts';
@@ -196,6 +197,80 @@ async function restartedApi(t: Test): Promise<void> {
   }
 }
 
+const BROKEN_OBJECTS = 10_000;
+const MAX_RESIDENT_MIB = 400;
+
+/** Objects that no API server should hand out, next to good ones: half of them at the start, half while it runs. */
+async function brokenObjects(t: Test): Promise<void> {
+  const chance = chanceOf(t);
+  const proxy = await createLiveProxy({ flavour: 'nft' });
+  // The server could not store it, and of manifests `render` fills in clusterIPs.
+  const isSpared = (field: string) => ['apiVersion', 'kind', 'metadata', 'namespace', 'clusterIPs'].includes(field);
+  const elsewhere = (object: Fields, number: number): Fields => {
+    const metadata = { ...(object['metadata'] as Fields), namespace: 'broken', uid: `broken-${number}` };
+    return { ...object, metadata };
+  };
+  /** No two of one name: of a broken object whose name was good before, the last good state would stay. */
+  const breakOne = (object: Fields, number: number): Fields => {
+    const result = mutated(elsewhere(object, number), chance, isSpared) as Fields;
+    const metadata = result['metadata'] as Fields;
+    const { name } = metadata;
+    return typeof name === 'string' ? { ...result, metadata: { ...metadata, name: `${name}-${number}` } } : result;
+  };
+  const broken = (from: number, to: number) => {
+    const objects: unknown[] = [];
+    for (let n = from; n < to; n += 2) {
+      const slice = liveSlice(1000 + n, 2);
+      const labels = { 'kubernetes.io/service-name': `svc-${1000 + n}-${n}` };
+      const ofService = { ...slice, metadata: { ...(slice['metadata'] as Fields), labels } };
+      objects.push(breakOne(liveService(1000 + n, n % 4), n), breakOne(ofService, n + 1));
+    }
+    return objects;
+  };
+  const left = () => proxy.log.split('\n').filter((line) => line.includes('"object left out"'));
+  const counted = async () => {
+    const metrics = [...((await proxy.metrics()) ?? [])];
+    return metrics.filter(([s]) => s.startsWith('switchyard_invalid_objects_total')).reduce((sum, [, n]) => sum + n, 0);
+  };
+  try {
+    const good = liveCluster(20);
+    proxy.api.replaceAll(good);
+    proxy.api.apply(broken(0, BROKEN_OBJECTS / 2), 'asGiven');
+    proxy.start();
+    await proxy.converges(t, 'a start: all that is good is programmed');
+    for (let from = BROKEN_OBJECTS / 2; from < BROKEN_OBJECTS; from += 500) {
+      proxy.api.apply(broken(from, from + 500), 'asGiven');
+      await sleep(chance.integer(0, 100));
+    }
+    await proxy.converges(t, 'and while it runs');
+    const reports = left();
+    t.ok(reports.length > BROKEN_OBJECTS / 10, `many were left out: ${reports.length}`);
+    const keys = reports.flatMap((line) => {
+      const { kind, key }: { kind: string; key: string } = JSON.parse(line);
+      return key === '?' ? [] : [`${kind} ${key}`];
+    });
+    t.equal(new Set(keys).size, keys.length, 'none was reported twice');
+    t.equal(await counted(), reports.length, 'the metric counts them');
+    t.ok(proxy.residentMiB < MAX_RESIDENT_MIB, `memory is bounded: ${Math.round(proxy.residentMiB)} MiB`);
+
+    const lists = () => proxy.api.requests().filter(({ url }) => /services\?.*limit/.test(url)).length;
+    const before = lists();
+    proxy.api.chaos.expire();
+    proxy.api.chaos.finish();
+    t.ok(await becomesTrue(() => lists() > before), 'listed again');
+    proxy.api.apply([liveSlice(5, 4), liveService(21), liveSlice(21, 1)], 'asGiven');
+    await proxy.converges(t, 'a good change still goes through');
+    t.equal(left().length, reports.length, 'a list reports nothing again');
+    const rules = await proxy.dump('iptables');
+    const there = new Set(Array.from(rules.matchAll(/"live\/svc-(\d+):http/g), ([, n]) => n));
+    t.equal(there.size, 21, 'every good service is there');
+    t.equal(proxy.diedBy, undefined, 'it ran on');
+    t.ok(proxy.residentMiB < MAX_RESIDENT_MIB, `memory is bounded: ${Math.round(proxy.residentMiB)} MiB`);
+  } finally {
+    await proxy.close();
+  }
+}
+
 /** The tool refuses one service: the others work, everyone is told, and the service comes back when it is put right. */
 async function quarantined(t: Test): Promise<void> {
   const proxy = await createLiveProxy({ flavour: 'nft' });
@@ -348,6 +423,7 @@ async function outlived(t: Test): Promise<void> {
 const cases: Readonly<Record<string, (t: Test) => Promise<void>>> = {
   'broken API server': brokenApi,
   'API server restarted': restartedApi,
+  'broken objects': brokenObjects,
   'killed during changes, nft': (t) => killedDuringChanges(t, 'nft', 15),
   'killed during changes, legacy': (t) => killedDuringChanges(t, 'legacy', 8),
   'killed in a cold start, nft': (t) => killedInColdStart(t, 'nft'),
