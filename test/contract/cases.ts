@@ -527,8 +527,12 @@ export const affinity: readonly FlowCase[] = [
         ],
       },
       {
-        endpoints: { b: 'ready', c: 'ready' },
-        flows: [{ from: 'client', to: 'cluster IP', want: { kind: 'sticky', by: ['b', 'c'] } }],
+        endpoints: { a: 'ready', b: 'ready', c: 'ready' },
+        flows: [{ from: 'client', to: 'cluster IP', want: { kind: 'sticky', by: ['a', 'b'], asBefore: true } }],
+      },
+      {
+        endpoints: { c: 'ready', d: 'ready' },
+        flows: [{ from: 'client', to: 'cluster IP', want: { kind: 'sticky', by: ['c', 'd'], asBefore: false } }],
       },
     ],
   },

@@ -39,7 +39,8 @@ function enoughFor(pods: number): number {
   return pods <= 1 ? 3 : Math.ceil(Math.log(1e-7 / pods) / Math.log(1 - 1 / pods));
 }
 
-const EVEN_CONNECTIONS = 200;
+/** Enough to tell odds of a third from odds of a half. */
+const EVEN_CONNECTIONS = 400;
 /** Chi-square that an even split exceeds once in a million runs, by degrees of freedom. */
 const CHI_SQUARE = [0, 23.93, 27.63, 30.66];
 
@@ -155,7 +156,10 @@ class FlowRunner {
     want: Flow['want'] & { kind: 'answered' },
   ): Promise<string[]> {
     const connections = want.even ? EVEN_CONNECTIONS : enoughFor(want.by.length);
-    const outcomes = await this.#ask(c, flow, family, connections, ANSWER_MS);
+    // Where the first one gets no answer, the others would only wait, too.
+    const first = await this.#ask(c, flow, family, 1, ANSWER_MS);
+    if (first[0]?.kind === 'timeout') return ['timeout'];
+    const outcomes = [...first, ...(await this.#ask(c, flow, family, connections - 1, ANSWER_MS))];
     const problems: string[] = [];
     const wrong = outcomes.filter((o) => !want.by.some((pod) => pod === this.#podOf(o)));
     if (wrong.length > 0) problems.push(count(wrong.map((o) => tell(o, this.#podOf(o)))));
@@ -200,6 +204,7 @@ class FlowRunner {
       clientAddresses(family).map(async (from) => {
         // One after the other: two first requests at the same moment are two clients that nobody knows.
         const [first] = await this.#ask(c, flow, family, 1, ANSWER_MS, from);
+        if (first?.kind === 'timeout') return 'timeout';
         const rest = await this.#ask(c, flow, family, STICKY_REQUESTS - 1, ANSWER_MS, from);
         const all = [first, ...rest].flatMap((o) => (o ? tell(o, this.#podOf(o)) : []));
         if (new Set(all).size > 1) problems.push(`${from}: ${all.join(', ')}`);
