@@ -117,6 +117,7 @@ async function prepare(
     version: version(),
     features: featureStates(config.featureGates),
     packets: mode.packets,
+    requests: () => cluster.requests(),
     processMetrics: true,
   });
   const families = servedFamilies(mode.support, node.ips.primary, effects.hasIPv6);

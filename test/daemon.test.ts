@@ -48,6 +48,7 @@ async function makeDaemon(overrides: Partial<Config> = {}, faults: { cleanUp?: E
       patch: async () => {},
       isFinal: () => true,
     },
+    requests: () => [{ method: 'GET', host: 'api:6443', code: '200', count: 4 }],
     close: () => void closed++,
   };
   const openMode = async (settings: ModeSettings, deps: ModeDeps): Promise<OpenMode> => {
@@ -181,6 +182,7 @@ story('from the first event to the kernel, and what is told of it', {}, async (t
     'kubeproxy_sync_proxy_rules_iptables_total{ip_family="IPv6",table="nat"} 5\n',
     'kubeproxy_sync_proxy_rules_iptables_last{ip_family="IPv4",table="nat"} 2\n',
     'process_resident_memory_bytes ',
+    'rest_client_requests_total{code="200",host="api:6443",method="GET"} 4\n',
     'kubernetes_feature_enabled{name="AllowServiceExternalIPs",stage=""} 1\n',
   ]) {
     t.ok(metrics.includes(`\n${line}`), line);

@@ -19,6 +19,8 @@ import {
   ENDPOINT_SLICES,
   formatUserAgent,
   nodeNamed,
+  type RequestCount,
+  RequestCounts,
   SERVICE_CIDRS,
   SERVICES,
   type Source,
@@ -35,6 +37,8 @@ export interface ClusterAccess {
   /** Services, EndpointSlices and ServiceCIDRs. */
   readonly serviceSource: Source;
   readonly events: EventApi;
+  /** Requests so far. */
+  requests(): readonly RequestCount[];
   close(): void;
 }
 
@@ -48,7 +52,8 @@ export async function openCluster(config: Config, clock: Clock): Promise<Cluster
   const { kubeconfig } = config.clientConnection;
   const cluster = await clusterFromFlags({ kubeconfig, servers: config.apiServers, env: process.env });
   const userAgent = formatUserAgent(version(), process.arch);
-  const client = createApiClient({ cluster, clock, userAgent });
+  const counts = new RequestCounts();
+  const client = createApiClient({ cluster, clock, userAgent, onAnswered: (request) => counts.add(request) });
   const source = (kinds: readonly WatchedKind[]) =>
     createApiSource({ cluster, kinds, clock, userAgent, random: Math.random, client });
   return {
@@ -60,6 +65,7 @@ export async function openCluster(config: Config, clock: Clock): Promise<Cluster
       // 429 asks for patience; every other 4xx would be said again.
       isFinal: (error) => statusOf(error) >= 400 && statusOf(error) < 500 && statusOf(error) !== 429,
     },
+    requests: () => counts.all(),
     close: () => client.close(),
   };
 }
@@ -74,6 +80,7 @@ async function openManifests(paths: readonly string[], clock: Clock): Promise<Cl
     nodeSource: (name) => source([nodeNamed(name)]),
     serviceSource: source([SERVICES, ENDPOINT_SLICES, SERVICE_CIDRS]),
     events: { post: async () => {}, patch: async () => {}, isFinal: () => true },
+    requests: () => [],
     close: () => {},
   };
 }

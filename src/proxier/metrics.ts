@@ -32,6 +32,13 @@ export interface MetricsOptions {
   readonly features?: readonly { readonly name: string; readonly stage: string; readonly enabled: boolean }[];
   /** Absent: both packet counters stay 0. */
   readonly packets?: PacketCounters;
+  /** Requests to the API server so far, read at each scrape. Absent: none. */
+  readonly requests?: () => readonly {
+    readonly method: string;
+    readonly host: string;
+    readonly code: string;
+    readonly count: number;
+  }[];
   /** Also process_* and nodejs_* of this process. Once per process only. */
   readonly processMetrics: boolean;
 }
@@ -94,6 +101,16 @@ export function createMetrics(options: MetricsOptions) {
     registers,
   }).set({ version: options.version, node_version: process.versions.node }, 1);
 
+  new Counter<'code' | 'host' | 'method'>({
+    name: 'rest_client_requests_total',
+    help: '[ALPHA] Number of HTTP requests, partitioned by status code, method, and host.',
+    labelNames: ['code', 'host', 'method'],
+    registers,
+    collect() {
+      this.reset();
+      for (const { code, host, method, count } of options.requests?.() ?? []) this.inc({ code, host, method }, count);
+    },
+  });
   const features = new Gauge<'name' | 'stage'>({
     name: 'kubernetes_feature_enabled',
     help: '[BETA] This metric records the data about the stage and enablement of a k8s feature.',

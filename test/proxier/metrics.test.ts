@@ -110,6 +110,12 @@ const wanted: readonly {
     labels: ['name', 'stage'],
     help: '[BETA] This metric records the data about the stage and enablement of a k8s feature.',
   },
+  {
+    name: 'rest_client_requests_total',
+    type: 'counter',
+    labels: ['code', 'host', 'method'],
+    help: '[ALPHA] Number of HTTP requests, partitioned by status code, method, and host.',
+  },
   { name: 'switchyard_out_of_date', type: 'gauge', labels: ['ip_family'] },
   { name: 'switchyard_refused_services', type: 'gauge', labels: ['ip_family'] },
   { name: 'switchyard_invalid_objects_total', type: 'counter', labels: ['kind'] },
@@ -119,6 +125,7 @@ const wanted: readonly {
 const make = (options: Partial<MetricsOptions> = {}) =>
   createMetrics({
     version: '1.2.3',
+    requests: () => [{ method: 'GET', host: 'h', code: '200', count: 1 }],
     features: [{ name: 'Gate', stage: 'BETA', enabled: true }],
     processMetrics: false,
     ...options,

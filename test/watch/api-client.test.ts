@@ -9,6 +9,7 @@ import { FakeClock } from '../../src/sys/fake-clock.ts';
 import { createApiClient, formatUserAgent } from '../../src/watch/api-client.ts';
 import { ApiError } from '../../src/watch/api-error.ts';
 import type { ApiCluster, Material } from '../../src/watch/credentials.ts';
+import { RequestCounts } from '../../src/watch/request-counts.ts';
 import { makeCertificates } from './certificates.ts';
 import { ScriptedApi } from './scripted-api.ts';
 
@@ -103,6 +104,35 @@ t.test('a client', async (t) => {
     const fourth = failure(c.get('/a'));
     (await api.asked()).bytes('no JSON');
     t.match(await fourth, { code: 'BROKEN' });
+  });
+
+  t.test('tells about each attempt', async (t) => {
+    const api = await start(t);
+    const counts = new RequestCounts();
+    const dead = await deadServer();
+    const c = createApiClient({
+      cluster: { servers: [dead, api.url], tls: {}, auth: { kind: 'none' } },
+      clock: new FakeClock(),
+      userAgent: 'switchyard/test',
+      onAnswered: (request) => counts.add(request),
+    });
+    t.teardown(() => c.close());
+    for (const status of [200, 200, 404]) {
+      const got = c.get('/a').catch(() => {});
+      (await api.asked()).json({}, status);
+      await got;
+    }
+    const stop = new AbortController();
+    const stopped = failure(c.get('/a', stop.signal));
+    await api.asked();
+    stop.abort();
+    await stopped;
+    const host = new URL(api.url).host;
+    t.same(counts.all(), [
+      { method: 'GET', host: new URL(dead).host, code: '<error>', count: 1 },
+      { method: 'GET', host, code: '200', count: 2 },
+      { method: 'GET', host, code: '404', count: 1 },
+    ]);
   });
 
   t.test('asks once more when the connection it kept was just closed', async (t) => {
