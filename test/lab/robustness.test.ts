@@ -87,7 +87,7 @@ async function killedDuringChanges(t: Test, flavour: Flavour, kills: number): Pr
 const SERVICES_COLD = 1500;
 
 /** At chance moments of a cold start that writes in chunks, every second time while a restore runs. */
-async function killedInColdStart(t: Test, flavour: Flavour): Promise<void> {
+async function killedInColdStart(t: Test, flavour: Flavour, kills: number): Promise<void> {
   const chance = chanceOf(t);
   const proxy = await createLiveProxy({ flavour });
   try {
@@ -95,7 +95,7 @@ async function killedInColdStart(t: Test, flavour: Flavour): Promise<void> {
     const objects = liveCluster(SERVICES_COLD);
     proxy.api.replaceAll(objects);
     let duringRestore = 0;
-    for (let i = 0; i < 6; i++) {
+    for (let i = 0; i < kills; i++) {
       proxy.start();
       if (await becomesTrue(() => proxy.isRestoring || proxy.diedBy !== undefined, 20_000)) duringRestore++;
       if (i % 2 === 1) await sleep(chance.integer(0, 400));
@@ -104,7 +104,7 @@ async function killedInColdStart(t: Test, flavour: Flavour): Promise<void> {
       // What was written may be of services that are gone when the next one starts.
       proxy.api.delete([liveService(i * 200 + 7), liveSlice(i * 200 + 7, 0), liveService(i * 200 + 8)]);
     }
-    t.equal(duringRestore, 6, 'each was met while it wrote');
+    t.equal(duringRestore, kills, 'each was met while it wrote');
     proxy.start();
     await proxy.converges(t, 'half-written states are completed');
     t.equal(await foreign(proxy), theirs, 'foreign rules are as they were');
@@ -426,8 +426,8 @@ const cases: Readonly<Record<string, (t: Test) => Promise<void>>> = {
   'broken objects': brokenObjects,
   'killed during changes, nft': (t) => killedDuringChanges(t, 'nft', 15),
   'killed during changes, legacy': (t) => killedDuringChanges(t, 'legacy', 8),
-  'killed in a cold start, nft': (t) => killedInColdStart(t, 'nft'),
-  'killed in a cold start, legacy': (t) => killedInColdStart(t, 'legacy'),
+  'killed in a cold start, nft': (t) => killedInColdStart(t, 'nft', 5),
+  'killed in a cold start, legacy': (t) => killedInColdStart(t, 'legacy', 3),
   'a restore that outlives its daemon': outlived,
   'a service refused': quarantined,
   'flushed, nft': (t) => flushed(t, 'nft'),
@@ -439,6 +439,7 @@ const cases: Readonly<Record<string, (t: Test) => Promise<void>>> = {
 const here = caseInside();
 if (here === undefined) {
   t.jobs = 3;
+  t.setTimeout(600_000);
   for (const name of Object.keys(cases)) {
     t.test(name, { buffered: true }, (t) => runInside(t, import.meta.url, name));
   }
