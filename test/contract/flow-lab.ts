@@ -109,23 +109,32 @@ export function senderOf(lab: Lab, source: Source, family: Family): Sender {
   }
 }
 
-/** One INIT, and who answers it, in the form of every other request. */
+/** INITs one after the other, and who answers them, in the form of every other request. */
 export async function askSctp(
   from: Namespace,
   to: { readonly address: string; readonly port: number; readonly timeoutMs: number },
-): Promise<RequestOutcome> {
-  const startedMs = performance.now();
+  times: number,
+): Promise<RequestOutcome[]> {
   const version = to.address.includes(':') ? '6' : '4';
-  const said = await from.exec.run({
-    argv: ['perl', SCTP_PROGRAM, 'ask', version, to.address, String(to.port), String(to.timeoutMs)],
-    timeoutMs: 2 * to.timeoutMs + 5_000,
+  const { address, port, timeoutMs } = to;
+  const told = await from.exec.run({
+    argv: ['perl', SCTP_PROGRAM, 'ask', version, address, String(port), String(timeoutMs / 1000), String(times)],
+    timeoutMs: times * timeoutMs + 5_000,
   });
-  const ms = performance.now() - startedMs;
-  const [word = '', client = ''] = said.trim().split(' ');
+  return told
+    .trimEnd()
+    .split('\n')
+    .map((line) => sctpOutcome(line));
+}
+
+/** Reads a line of `sctp.pl ask`. */
+function sctpOutcome(line: string): RequestOutcome {
+  const [time = '', word = '', pod = '', client = ''] = line.split(' ');
+  const ms = Number(time);
   if (word === 'refused') return { kind: 'refused', code: 'ECONNREFUSED', ms };
   if (word === 'timeout') return { kind: 'timeout', ms };
-  if (word === 'failed') return { kind: 'failed', code: said.trim(), ms };
-  const answer: PodAnswer = { pod: word, address: '', port: 0, client, clientPort: 0 };
+  if (word !== 'answered') return { kind: 'failed', code: line, ms };
+  const answer: PodAnswer = { pod, address: '', port: 0, client, clientPort: 0 };
   return { kind: 'answered', status: 200, text: JSON.stringify(answer), ms };
 }
 

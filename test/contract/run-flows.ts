@@ -135,9 +135,12 @@ class FlowRunner {
   ): Promise<RequestOutcome[]> {
     const to = destination(c, flow, family, this.#lab.topology);
     const sender = senderOf(this.#lab, flow.from, family);
+    const kind = flow.over ?? 'tcp';
+    if (kind === 'sctp') {
+      return await this.#gate(() => askSctp(sender.namespace, { ...to, timeoutMs }, connections));
+    }
     const one = () => {
-      if (flow.over === 'sctp') return askSctp(sender.namespace, { ...to, timeoutMs });
-      const target: Target = { ...to, kind: flow.over ?? 'tcp', timeoutMs };
+      const target: Target = { ...to, kind, timeoutMs };
       const source = from ?? sender.from;
       return this.#lab.request(sender.namespace, source === undefined ? target : { ...target, from: source });
     };

@@ -1,8 +1,9 @@
 # SCTP over raw sockets, for kernels without SCTP sockets (and Node, which has none on any): the first two packets of
 # an association, INIT and INIT ACK (RFC 9260 section 3.3), with real checksums, through conntrack and NAT of the kernel.
 #
-#   perl sctp.pl serve 4|6 PORT NAME               answers every INIT for PORT, NAME in a parameter of its own
-#   perl sctp.pl ask 4|6 ADDRESS PORT MILLISECONDS  prints NAME and CLIENT ADDRESS, `refused` or `timeout`
+#   perl sctp.pl serve 4|6 PORT NAME                  answers every INIT for PORT, NAME in a parameter of its own
+#   perl sctp.pl ask 4|6 ADDRESS PORT SECONDS TIMES   one INIT after the other; prints a line for each: the milliseconds it
+#                                                     took, then `answered NAME CLIENT-ADDRESS`, `refused` or `timeout`
 #
 # A host without SCTP sends "protocol unreachable", but not while a raw socket takes the packets.
 use strict;
@@ -51,10 +52,14 @@ sub target {
     return $family == AF_INET6 ? pack_sockaddr_in6(0, $bytes) : pack_sockaddr_in(0, $bytes);
 }
 
-socket(my $socket, $family, SOCK_RAW, 132) or die "Cannot open a raw socket: $!\n";
+sub open_socket {
+    socket(my $socket, $family, SOCK_RAW, 132) or die "Cannot open a raw socket: $!\n";
+    return $socket;
+}
 
-if ($verb eq 'serve') {
-    my ($port, $name) = @args;
+sub serve {
+    my ($port, $name) = @_;
+    my $socket = open_socket();
     $| = 1;
     print "ready\n";
     while (defined(my $peer = recv($socket, my $data, 2048, 0))) {
@@ -63,26 +68,30 @@ if ($verb eq 'serve') {
         my $client = inet_ntop($family, address($peer));
         send($socket, packet($port, $from, $itag, $INIT_ACK, "$name $client"), 0, target(address($peer)));
     }
-} else {
-    my ($address, $port, $timeout) = @args;
+}
+
+sub ask {
+    my ($address, $port, $seconds) = @_;
+    my $socket = open_socket();
     my $own = 1024 + int rand 60000;
     connect($socket, target(inet_pton($family, $address))) or die "Cannot connect: $!\n";
     send($socket, packet($own, $port, 0, $INIT, 'hello'), 0) or die "Cannot send: $!\n";
-    # Packets of others come too, so the time-out is of the silence and not of the whole.
+    my $left = $seconds;
     while (1) {
         vec(my $readable = '', fileno $socket, 1) = 1;
-        if (!select($readable, undef, undef, $timeout / 1000)) {
-            print "timeout\n";
-            last;
-        }
-        if (!defined recv($socket, my $data, 2048, 0)) {
-            print $!{ECONNREFUSED} ? "refused\n" : "failed $!\n";
-            last;
-        } else {
-            my ($from, $to, undef, $type, undef, $text) = parse($data) or next;
-            next if $to != $own || $type != $INIT_ACK;
-            print "$text\n";
-            last;
-        }
+        # Linux tells what is left of the time.
+        (my $found, $left) = select($readable, undef, undef, $left);
+        my $ms = 1000 * ($seconds - $left);
+        return "$ms timeout" if !$found;
+        return $ms . ($!{ECONNREFUSED} ? ' refused' : " failed $!") if !defined recv($socket, my $data, 2048, 0);
+        my ($from, $to, undef, $type, undef, $text) = parse($data) or next;
+        return "$ms answered $text" if $to == $own && $type == $INIT_ACK;
     }
+}
+
+if ($verb eq 'serve') {
+    serve(@args);
+} else {
+    my $times = pop @args;
+    print ask(@args), "\n" for 1 .. $times;
 }
