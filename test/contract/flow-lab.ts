@@ -142,7 +142,8 @@ function sctpOutcome(line: string): RequestOutcome {
 export async function serveSctp(lab: Lab, port: number): Promise<void> {
   await Promise.all(
     lab.pods.flatMap((pod) =>
-      ['4', '6'].map(async (version) => {
+      lab.topology.families.map(async (family) => {
+        const version = family === 'IPv4' ? '4' : '6';
         const { promise, resolve, reject } = Promise.withResolvers<void>();
         const early = new Set<number>();
         let pid = 0;
