@@ -143,6 +143,7 @@ async function renderInputs({ options, config, objects, node }: Rendering, io: I
   const { localTraffic } = await import('../proxier/local-traffic.ts');
   const { Model } = await import('../proxier/model.ts');
   const { nodePortAddresses } = await import('../proxier/node-port-addresses.ts');
+  const { quote } = await import('../watch/decode-error.ts');
   const nodeIPs = chooseNodeIPs(node.object, config.bindAddress);
   const nodePortTexts = nodePortCidrs(config.nodePortAddresses, nodeIPs);
   const nodeAddresses = [
@@ -167,7 +168,7 @@ async function renderInputs({ options, config, objects, node }: Rendering, io: I
       externalIPsAllowed: isFeatureEnabled(config.featureGates, 'AllowServiceExternalIPs'),
       onUnparsable: ({ service, field, text }) => {
         areWhole = false;
-        io.stderr.write(`Service ${service}: ${field}: "${text}" is not an address, left out\n`);
+        io.stderr.write(`Service ${service}: ${field}: ${quote(text)} is not an address, left out\n`);
       },
     });
     model.setZone(node.object?.zone ?? '');

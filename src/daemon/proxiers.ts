@@ -16,6 +16,7 @@ import { nodePortAddresses, selectNodeIPs } from '../proxier/node-port-addresses
 import { FULL_SYNC_PERIOD_MS, Proxier } from '../proxier/proxier.ts';
 import { ServiceHealth } from '../proxier/service-health.ts';
 import type { Family, NodePortAddresses, ObjectKey } from '../proxier/types.ts';
+import { quote } from '../watch/decode-error.ts';
 import type { Effects } from './effects.ts';
 import { type Events, serviceReference } from './events.ts';
 import type { NodeFacts } from './node.ts';
@@ -65,7 +66,8 @@ export async function createProxier(start: Start, dataplane: Dataplane): Promise
     nodeName: node.name,
     externalIPsAllowed: isFeatureEnabled(config.featureGates, 'AllowServiceExternalIPs'),
     startMs: clock.now(),
-    onUnparsable: ({ service, field, text }) => log.warn({ family, service, field, text }, 'not an address, left out'),
+    onUnparsable: ({ service, field, text }) =>
+      log.warn({ family, service, field, text: quote(text) }, 'not an address, left out'),
   });
   const serviceHealth = new ServiceHealth({
     hosts: await listenHosts(effects, family, nodePortAddresses(start.nodePortTexts, family)),

@@ -35,7 +35,8 @@ const SHOWN_CHARS = 60;
 /** What JSON leaves as it is, and a terminal obeys or hides: controls, marks of direction, no width, ends of line. */
 const UNSEEN = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu;
 
-function quote(text: string): string {
+/** A text of the cluster for a log line or a terminal: in quotes, at most 60 characters, none that is obeyed or hidden. */
+export function quote(text: string): string {
   const json = JSON.stringify(text.length > SHOWN_CHARS ? `${text.slice(0, SHOWN_CHARS)}…` : text);
   return json.replace(UNSEEN, (c) => `\\u{${(c.codePointAt(0) ?? 0).toString(16)}}`);
 }
