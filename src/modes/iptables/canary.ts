@@ -10,8 +10,8 @@ import { CANARY } from './names.ts';
 import type { AnyTable, Tools } from './tools.ts';
 
 const TABLES: readonly AnyTable[] = ['mangle', 'nat', 'filter'];
-/** A firewall script flushes table after table; rules written between are lost again. */
-const SETTLE_MS = 5_000;
+/** A firewall script flushes table after table; rules written between are lost again. So long is waited for the others at most. */
+const MAX_SETTLE_MS = 5_000;
 const SETTLE_POLL_MS = 100;
 
 export interface CanaryDeps {
@@ -24,20 +24,23 @@ export interface CanaryDeps {
 /**
  * Watches until `signal` aborts. Every table is looked at, so a flush of one of them is noticed too.
  *
+ * @param periodMs - A loss is told within this time, the wait for a flush that goes on included: looks are closer together.
  * @param onLost - Called with the tables that lost their canary, when the flush seems over.
  */
 export async function watchCanary(
   deps: CanaryDeps,
-  intervalMs: number,
+  periodMs: number,
   onLost: (reason: string) => void,
   signal: AbortSignal,
 ): Promise<void> {
+  const settleMs = Math.min(MAX_SETTLE_MS, periodMs / 2);
+  const intervalMs = periodMs - settleMs;
   while (!signal.aborted) {
     if (!(await createAll(deps, signal))) {
       await deps.clock.sleep(intervalMs, signal);
       continue;
     }
-    const lost = await waitForLoss(deps, intervalMs, signal);
+    const lost = await waitForLoss(deps, { intervalMs, settleMs }, signal);
     if (!signal.aborted) onLost(`the chain ${CANARY} is gone from ${lost.join(', ')}`);
   }
 }
@@ -55,13 +58,17 @@ async function createAll(deps: CanaryDeps, signal: AbortSignal): Promise<boolean
   return true;
 }
 
-async function waitForLoss(deps: CanaryDeps, intervalMs: number, signal: AbortSignal): Promise<readonly AnyTable[]> {
+async function waitForLoss(
+  deps: CanaryDeps,
+  { intervalMs, settleMs }: { readonly intervalMs: number; readonly settleMs: number },
+  signal: AbortSignal,
+): Promise<readonly AnyTable[]> {
   let lost: readonly AnyTable[] = [];
   while (lost.length === 0 && !signal.aborted) {
     await deps.clock.sleep(intervalMs, signal);
     lost = await missing(deps, signal);
   }
-  const settled = deps.clock.now() + SETTLE_MS;
+  const settled = deps.clock.now() + settleMs;
   while (lost.length < TABLES.length && deps.clock.now() < settled && !signal.aborted) {
     await deps.clock.sleep(SETTLE_POLL_MS, signal);
     lost = await missing(deps, signal);
