@@ -25,16 +25,11 @@ export interface ProgramDeps {
 }
 
 /**
- * Runs one command line.
+ * The program with all its commands, not run yet.
  *
- * @param argv - Arguments after the program's name.
- * @returns The exit code. Mistakes on the command line are on standard error, as usage and one line.
+ * @param exit - Told the exit code when a command is done.
  */
-export async function runProgram(argv: readonly string[], io: Io, deps: ProgramDeps): Promise<ExitCode> {
-  let code: ExitCode = 0;
-  const exit = (c: ExitCode) => {
-    code = c;
-  };
+export function createProgram(io: Io, exit: (code: ExitCode) => void, deps: ProgramDeps): Command {
   const program = new Command('switchyard')
     .description('A kube-proxy written in TypeScript')
     .version(versionLine(), '-V, --version', 'Print the version')
@@ -45,6 +40,21 @@ export async function runProgram(argv: readonly string[], io: Io, deps: ProgramD
   for (const make of deps.commands) program.addCommand(make(io, exit));
   program.addCommand(versionCommand(io, exit));
   prepare(program, io);
+  return program;
+}
+
+/**
+ * Runs one command line.
+ *
+ * @param argv - Arguments after the program's name.
+ * @returns The exit code. Mistakes on the command line are on standard error, as usage and one line.
+ */
+export async function runProgram(argv: readonly string[], io: Io, deps: ProgramDeps): Promise<ExitCode> {
+  let code: ExitCode = 0;
+  const exit = (c: ExitCode) => {
+    code = c;
+  };
+  const program = createProgram(io, exit, deps);
 
   const isRun = argv[0] === 'run';
   try {

@@ -13,6 +13,7 @@ import {
   durationMsOr,
   durationOrNanosecondsMs,
   type FieldReport,
+  type FieldShape,
   type FieldValue,
   int32,
   list,
@@ -113,6 +114,9 @@ export const FILE_FIELDS = {
 };
 
 const fileObject = object(FILE_FIELDS);
+
+/** What a KubeProxyConfiguration consists of, for documentation. */
+export const FILE_SHAPE: FieldShape = fileObject.shape;
 
 /** A whole KubeProxyConfiguration: every field has its value. Durations are in milliseconds. */
 export type FileConfig = FieldValue<typeof fileObject>;
