@@ -7,6 +7,7 @@
 import type { Config } from '../config/types.ts';
 import { type ModeDeps, openMode } from '../modes/index.ts';
 import { readNodeAddresses } from '../modes/node-addresses.ts';
+import { type Conntrack, createConntrack } from '../netlink/conntrack.ts';
 import { createNfacct } from '../netlink/nfacct.ts';
 import type { Log } from '../proxier/proxier.ts';
 import type { IPAddress } from '../proxier/types.ts';
@@ -28,6 +29,7 @@ export interface Effects {
   readonly hashSize: ConntrackHashSize;
   /** The kernel has IPv6, and it is on. */
   readonly hasIPv6: boolean;
+  readonly conntrack: Conntrack;
   readonly setOomScore: (score: number) => Promise<void>;
   readonly releaseMemory: () => void;
   readonly openCluster: (config: Config, clock: Clock) => Promise<ClusterAccess>;
@@ -47,6 +49,7 @@ export function completeEffects(deps: DaemonDeps): Effects {
     sysctl: realSysctl,
     hashSize: realHashSize,
     hasIPv6: hasIPv6(deps.sysctl ?? realSysctl),
+    conntrack: createConntrack(),
     setOomScore,
     releaseMemory,
     openCluster,

@@ -8,6 +8,7 @@ import { isFeatureEnabled } from '../config/feature-gates.ts';
 import type { Config } from '../config/types.ts';
 import type { OpenMode } from '../modes/index.ts';
 import type { Dataplane } from '../modes/mode.ts';
+import { isLoopback } from '../proxier/addr.ts';
 import { noHealth, type ProxyHealth } from '../proxier/health.ts';
 import { localTraffic } from '../proxier/local-traffic.ts';
 import type { Metrics } from '../proxier/metrics.ts';
@@ -19,6 +20,7 @@ import type { Family, NodePortAddresses, ObjectKey } from '../proxier/types.ts';
 import { quote } from '../watch/decode-error.ts';
 import type { Effects } from './effects.ts';
 import { type Events, serviceReference } from './events.ts';
+import { createFlowCleaner } from './flows.ts';
 import type { NodeFacts } from './node.ts';
 
 /** What a start knows when it comes to the proxiers. */
@@ -69,14 +71,28 @@ export async function createProxier(start: Start, dataplane: Dataplane): Promise
     onUnparsable: ({ service, field, text }) =>
       log.warn({ family, service, field, text: quote(text) }, 'not an address, left out'),
   });
+  const addresses = nodePortAddresses(start.nodePortTexts, family);
   const serviceHealth = new ServiceHealth({
-    hosts: await listenHosts(effects, family, nodePortAddresses(start.nodePortTexts, family)),
+    hosts: await listenHosts(effects, family, addresses),
     isProxyHealthy: () => health?.isHealthy() ?? true,
     onListenFailed: (service, port, error) => {
       log.error({ service, port, err: error }, 'health check node port not open, will be tried again');
       const note = `node ${node.name} failed to start healthcheck "${service}" on port ${port}: ${error.message}`;
       warn(service, 'FailedToStartServiceHealthcheck', 'Listen', note);
     },
+  });
+  const cleanUpFlows = createFlowCleaner({
+    family,
+    conntrack: effects.conntrack,
+    view: () => ({
+      services: model.services,
+      udpEndpoints: (service) => model.udpEndpoints(service),
+      localhostNodePorts: config.iptables.localhostNodePorts && addresses.containsIPv4Loopback,
+    }),
+    nodePortIPs: async () => selectNodeIPs(addresses, await effects.nodeAddresses()).filter((ip) => !isLoopback(ip)),
+    metrics,
+    clock,
+    log,
   });
   const { minSyncPeriodMs, syncPeriodMs } = config;
   return new Proxier(
@@ -89,6 +105,7 @@ export async function createProxier(start: Start, dataplane: Dataplane): Promise
       metrics,
       log,
       serviceHealth,
+      cleanUpFlows,
       releaseMemory,
       onRefused: ({ service, rule, reason }) => {
         const note = `node ${node.name} left this service out (${family}): ${reason}: ${rule}`;

@@ -24,6 +24,8 @@ export const NLM_F_DUMP = 0x300;
 export const NLM_F_CREATE = 0x400;
 export const NLMSG_ERROR = 2;
 export const NLMSG_DONE = 3;
+/** Set in the type of an attribute that holds attributes; the kernel insists on it in newer requests. */
+export const NLA_F_NESTED = 0x8000;
 /** Type bits that are flags (nested, byte order), not type. */
 const NLA_TYPE_MASK = 0x3fff;
 
@@ -108,4 +110,23 @@ export function decodeAttributes(bytes: Buffer): Map<number, Buffer> {
     at += align4(length);
   }
   return attributes;
+}
+
+/**
+ * The payload of the first attribute of a type, a view; undefined if there is none. For long dumps of which little is
+ * read: it builds no map.
+ *
+ * @throws {NetlinkError} MALFORMED, if a length before it points outside `bytes`.
+ */
+export function findAttribute(bytes: Buffer, type: number): Buffer | undefined {
+  for (let at = 0; at + NLATTR_BYTES <= bytes.length; ) {
+    const length = bytes.readUInt16LE(at);
+    if (length < NLATTR_BYTES || at + length > bytes.length) {
+      const what = `an attribute of ${length} bytes stands at byte ${at} of ${bytes.length}`;
+      throw new NetlinkError('decode netlink attributes', { code: 'MALFORMED', what });
+    }
+    if ((bytes.readUInt16LE(at + 2) & NLA_TYPE_MASK) === type) return bytes.subarray(at + NLATTR_BYTES, at + length);
+    at += align4(length);
+  }
+  return undefined;
 }

@@ -37,18 +37,31 @@ export interface NetlinkRequest {
  * @throws {NetlinkError} KERNEL if the kernel refuses it; INTERRUPTED if a dump never comes out whole.
  */
 export function ask(socket: NetlinkSocket, request: NetlinkRequest): NetlinkMessage[] {
-  const dump = (request.flags & NLM_F_DUMP) === NLM_F_DUMP;
-  const flags = request.flags | NLM_F_REQUEST | (dump ? 0 : NLM_F_ACK);
   for (let seq = 1; seq <= DUMP_TRIES; seq++) {
-    socket.send(encodeMessage({ type: request.type, flags, seq, body: request.body }));
-    const answer = readAnswer(socket, request.doing, seq);
-    if (!answer.interrupted) return answer.messages;
+    const answer = answers(socket, request, seq);
+    const messages: NetlinkMessage[] = [];
+    let step = answer.next();
+    for (; !step.done; step = answer.next()) messages.push(step.value);
+    if (!step.value.interrupted) return messages;
   }
   throw new NetlinkError(request.doing, { code: 'INTERRUPTED', tries: DUMP_TRIES });
 }
 
-function readAnswer(socket: NetlinkSocket, doing: string, seq: number) {
-  const messages: NetlinkMessage[] = [];
+/**
+ * Sends a request once and gives the messages of the answer one by one: of a dump the kernel holds what is not read yet,
+ * so a reader of many may pause. To be read to its end before the socket serves another request.
+ *
+ * @param seq - Another one for each request on a socket.
+ * @returns `interrupted`: the list changed while it was dumped, so that something may be missing or there twice.
+ * @throws {NetlinkError} KERNEL if the kernel refuses it, NO_ANSWER if it stops in the middle.
+ */
+export function* answers(
+  socket: NetlinkSocket,
+  { doing, type, flags, body }: NetlinkRequest,
+  seq: number,
+): Generator<NetlinkMessage, { readonly interrupted: boolean }> {
+  const dump = (flags & NLM_F_DUMP) === NLM_F_DUMP;
+  socket.send(encodeMessage({ type, flags: flags | NLM_F_REQUEST | (dump ? 0 : NLM_F_ACK), seq, body }));
   let interrupted = false;
   for (;;) {
     const datagram = socket.receive();
@@ -60,9 +73,9 @@ function readAnswer(socket: NetlinkSocket, doing: string, seq: number) {
         // Both begin with an int: 0, or the errno made negative. The end of an empty dump may carry none.
         const errno = message.body.length >= 4 ? -message.body.readInt32LE(0) : 0;
         if (errno > 0) throw new NetlinkError(doing, { code: 'KERNEL', errno, name: errnoName(errno) });
-        return { messages, interrupted };
+        return { interrupted };
       }
-      messages.push(message);
+      yield message;
     }
   }
 }
@@ -71,6 +84,18 @@ function readAnswer(socket: NetlinkSocket, doing: string, seq: number) {
 export function withSocket<T>(socket: NetlinkSocket, talk: (socket: NetlinkSocket) => T): T {
   try {
     return talk(socket);
+  } finally {
+    socket.close();
+  }
+}
+
+/** As `withSocket`, for a conversation with pauses. */
+export async function withSocketAsync<T>(
+  socket: NetlinkSocket,
+  talk: (socket: NetlinkSocket) => Promise<T>,
+): Promise<T> {
+  try {
+    return await talk(socket);
   } finally {
     socket.close();
   }

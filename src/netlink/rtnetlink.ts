@@ -34,7 +34,8 @@ export interface InterfaceAddress {
   readonly interfaceIndex: number;
 }
 
-function formatAddress(bytes: Buffer): string {
+/** Dotted IPv4 of 4 bytes; of 16 bytes eight hexadecimal groups of IPv6 without shortening. */
+export function formatAddress(bytes: Buffer): string {
   if (bytes.length === 4) return bytes.join('.');
   const groups = Array.from({ length: 8 }, (_, i) => bytes.readUInt16BE(2 * i).toString(16));
   return groups.join(':');

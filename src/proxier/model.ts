@@ -11,11 +11,20 @@
  */
 
 import { endpointsByPort, type PortEndpoints } from './endpoints.ts';
+import { type UdpFrontend, udpFrontends } from './flows.ts';
 import { planService } from './plan.ts';
 import { sameData } from './same.ts';
 import { servicePorts } from './services.ts';
 import { SliceStore } from './slices.ts';
-import type { EndpointSliceObject, Family, ObjectKey, ServiceObject, ServicePlan, ServicePort } from './types.ts';
+import type {
+  Endpoint,
+  EndpointSliceObject,
+  Family,
+  ObjectKey,
+  ServiceObject,
+  ServicePlan,
+  ServicePort,
+} from './types.ts';
 
 /** A text that should be an address (a CIDR) of the family and is none. What it stands for is left out. */
 export interface Unparsable {
@@ -43,8 +52,8 @@ export interface ModelChanges {
   readonly changedServices: ReadonlySet<ObjectKey>;
   /** Per Service the times, in ms since the epoch, of the changes of its endpoints. */
   readonly triggerTimesMs: ReadonlyMap<ObjectKey, readonly number[]>;
-  /** Slices changed of a Service that has, or had, an endpoint on a UDP port. */
-  readonly conntrackCleanupRequired: boolean;
+  /** Services of which UDP frontends, or endpoints behind them, changed: each with the frontends it had before. */
+  readonly udpServices: ReadonlyMap<ObjectKey, readonly UdpFrontend[]>;
 }
 
 /** Service ports with endpoints of which policy Local allows none here. */
@@ -118,6 +127,13 @@ export class Model {
     return this.#healthCheckNodePorts;
   }
 
+  /** The endpoints of a Service's UDP ports, by port name, as of the last `takeChanges`; whatever policy and topology. */
+  udpEndpoints(service: ObjectKey): ReadonlyMap<string, readonly Endpoint[]> {
+    const { family, nodeName } = this.#options;
+    const ports = endpointsByPort(this.#slices.of(service), { family, nodeName });
+    return new Map(ports.flatMap((p) => (p.protocol === 'UDP' ? [[p.portName, p.endpoints]] : [])));
+  }
+
   /** Number of distinct addresses, on this node and ready, of each Service that has some, planned or not. Live. */
   localReadyEndpoints(): ReadonlyMap<ObjectKey, number> {
     return this.#localReady;
@@ -167,15 +183,20 @@ export class Model {
     const { services: resliced, triggerTimesMs } = this.#slices.checkout();
     const dirty = new Set([...this.#pending.keys(), ...resliced, ...this.#rezoned]);
     const changedServices = new Set<ObjectKey>();
-    let conntrackCleanupRequired = false;
+    const udpServices = new Map<ObjectKey, readonly UdpFrontend[]>();
     for (const key of dirty) {
       const hadUdp = this.#udp.has(key);
+      const before = udpFrontends(this.#plans.get(key));
       if (this.#replan(key)) changedServices.add(key);
-      if (resliced.has(key) && (hadUdp || this.#udp.has(key))) conntrackCleanupRequired = true;
+      const after = udpFrontends(this.#plans.get(key));
+      if (before.length === 0 && after.length === 0) continue;
+      // Not the plan decides: an endpoint that topology left out may have flows from before.
+      const endpointsChanged = resliced.has(key) && (hadUdp || this.#udp.has(key));
+      if (endpointsChanged || !sameData(before, after)) udpServices.set(key, before);
     }
     this.#pending.clear();
     this.#rezoned.clear();
-    return { changedServices, triggerTimesMs, conntrackCleanupRequired };
+    return { changedServices, triggerTimesMs, udpServices };
   }
 
   #store(key: ObjectKey, ports: readonly ServicePort[] | undefined): boolean {

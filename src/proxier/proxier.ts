@@ -8,12 +8,13 @@
 import type { Logger } from 'pino';
 import type { Dataplane, Refusal } from '../modes/mode.ts';
 import type { Clock } from '../sys/clock.ts';
+import { mergeUdpServices, type UdpServices } from './flows.ts';
 import type { SyncHealth } from './health.ts';
 import type { Metrics } from './metrics.ts';
 import type { Model } from './model.ts';
 import { Runner, type RunOutcome } from './runner.ts';
 import type { ServiceHealth } from './service-health.ts';
-import type { EndpointSliceObject, Family, ObjectKey, ServiceObject, ServicePlan } from './types.ts';
+import type { EndpointSliceObject, Family, ObjectKey, ServiceObject } from './types.ts';
 
 /** What the daemon logs with. */
 export type Log = Pick<Logger, 'debug' | 'info' | 'warn' | 'error'>;
@@ -40,10 +41,10 @@ export interface ProxierDeps {
   /** A service was left out by a sync, for the first time since it changed. */
   readonly onRefused: (refusal: Refusal) => void;
   /**
-   * Called after a sync that succeeded, if endpoints of a UDP service changed: the flows of endpoints that are gone
-   * would live on. Absent: they are left alone.
+   * Called after a sync that succeeded, if UDP services changed: the flows of endpoints that are gone would live on.
+   * One that throws is called again with these services, at the latest after the sync period. Absent: flows are left alone.
    */
-  readonly cleanUpFlows?: (services: ReadonlyMap<ObjectKey, ServicePlan>, signal: AbortSignal) => Promise<void>;
+  readonly cleanUpFlows?: (changed: UdpServices, signal: AbortSignal) => Promise<void>;
   /** Called after a full sync, which reads all rules and keeps none of what it read. */
   readonly releaseMemory?: () => void;
 }
@@ -72,7 +73,8 @@ export class Proxier {
   #dirty = new Set<ObjectKey>();
   /** Times of the changes behind `#dirty`, in milliseconds since the epoch. */
   #triggersMs: number[] = [];
-  #flowsStale = false;
+  /** UDP services that changed since flows were cleaned up. */
+  #udpServices: UdpServices = new Map();
   /** Something was asked for since the last sync began. */
   #requested = false;
   /** What of the model the metrics have. */
@@ -236,13 +238,13 @@ export class Proxier {
       (full ? metrics.fullSyncDuration : metrics.partialSyncDuration).observe(label, seconds);
     }
     if (full) this.#lastFullMs = startMs;
-    await this.#succeeded(signal);
+    const areFlowsClean = await this.#succeeded(signal);
     log.debug(
       { family: this.family, full, services: model.services.size, durationMs: clock.now() - startMs },
       'synced',
     );
     if (full) this.#deps.releaseMemory?.();
-    return 'ok';
+    return areFlowsClean ? 'ok' : 'failed';
   }
 
   /** Moves what is pending in the model into the plan, and remembers it until a sync succeeds. */
@@ -250,12 +252,13 @@ export class Proxier {
     const changes = this.#deps.model.takeChanges();
     for (const service of changes.changedServices) this.#dirty.add(service);
     for (const times of changes.triggerTimesMs.values()) this.#triggersMs.push(...times);
-    this.#flowsStale ||= changes.conntrackCleanupRequired;
+    this.#udpServices = mergeUdpServices(this.#udpServices, changes.udpServices);
     this.#countChanges();
   }
 
-  async #succeeded(signal: AbortSignal): Promise<void> {
-    const { model, clock, metrics, health, serviceHealth, cleanUpFlows } = this.#deps;
+  /** @returns False if flows are still to be cleaned up. */
+  async #succeeded(signal: AbortSignal): Promise<boolean> {
+    const { model, clock, metrics, health, serviceHealth } = this.#deps;
     const label = { ip_family: this.family };
     this.#dirty = new Set();
     const nowMs = clock.now();
@@ -270,11 +273,23 @@ export class Proxier {
     this.#setNow(metrics.lastSync);
     await serviceHealth.syncServices(model.healthCheckNodePorts());
     serviceHealth.syncEndpoints(model.localReadyEndpoints());
-    if (this.#flowsStale) {
-      this.#flowsStale = false;
-      await cleanUpFlows?.(model.services, signal);
-    }
+    const areFlowsClean = await this.#cleanUpFlows(signal);
     metrics.outOfDate.set(label, this.#requested ? 1 : 0);
+    return areFlowsClean;
+  }
+
+  /** After the rules: a flow deleted before would come back as it was. */
+  async #cleanUpFlows(signal: AbortSignal): Promise<boolean> {
+    const { cleanUpFlows, log } = this.#deps;
+    try {
+      if (this.#udpServices.size > 0) await cleanUpFlows?.(this.#udpServices, signal);
+      this.#udpServices = new Map();
+      return true;
+    } catch (error) {
+      if (!signal.aborted)
+        log.error({ family: this.family, err: error }, 'UDP flows not cleaned up, will be tried again');
+      return false;
+    }
   }
 
   #refused(refusal: Refusal): void {

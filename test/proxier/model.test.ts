@@ -474,7 +474,7 @@ t.test('slices: from one sync to the next', async (t) => {
 
       const changes = model.takeChanges();
       t.equal(changed(changes).join(' ').replaceAll('ns1/', ''), row.changed, 'changed services');
-      t.equal(changes.conntrackCleanupRequired, row.conntrack, 'flows to clean up');
+      t.strictSame([...changes.udpServices.keys()], row.conntrack ? [svc1] : [], 'flows to clean up');
       t.strictSame(
         print(model).filter((line) => line.includes(' ')),
         want,
@@ -567,7 +567,7 @@ t.test('slices: undone before the sync, nothing is left to do', async (t) => {
   model.deleteSlice(objectKey('ns1', 'b'));
   const changes = model.takeChanges();
   t.strictSame(changed(changes), []);
-  t.equal(changes.conntrackCleanupRequired, false);
+  t.equal(changes.udpServices.size, 0);
   t.equal(model.services.get(svc1), plan, 'the plan is the very same');
 });
 
@@ -581,19 +581,59 @@ t.test('slices: one address in two of them, whichever comes first', async (t) =>
   }
 });
 
-t.test('flows are to be cleaned up after slices alone, and only while there is UDP', async (t) => {
+t.test('flows are to be cleaned up when UDP frontends or the endpoints behind them change', async (t) => {
   const model = makeModel();
-  const flows = () => model.takeChanges().conntrackCleanupRequired;
-  model.upsertSlice(slice('a', DNS, [ep(1)]));
-  t.equal(flows(), true, 'UDP endpoints come, before their Service');
-  model.upsertService(makeService({ ports: [makePort({ name: 'dns', protocol: 'UDP' })] }));
-  t.equal(flows(), false, 'the Service comes');
-  model.deleteService(svc1);
-  t.equal(flows(), false, 'the Service goes');
-  model.upsertSlice(slice('a', HTTP, [ep(1)]));
-  t.equal(flows(), true, 'UDP endpoints go');
-  model.upsertSlice(slice('a', HTTP, [ep(2)]));
-  t.equal(flows(), false, 'there is only TCP');
+  const dns = makePort({ name: 'dns', protocol: 'UDP', port: 53 });
+  const service = (overrides: Parameters<typeof makeService>[0] = {}) =>
+    model.upsertService(makeService({ ports: [dns, makePort({ name: 'http' })], ...overrides }));
+  const steps: readonly { name: string; do: () => unknown; had: readonly string[] | undefined }[] = [
+    {
+      name: 'UDP endpoints come before their Service',
+      do: () => model.upsertSlice(slice('a', DNS, [ep(1)])),
+      had: undefined,
+    },
+    { name: 'the Service comes', do: () => service(), had: [] },
+    { name: 'it gets external addresses', do: () => service({ externalIPs: ['1.2.3.4'] }), had: ['172.30.1.1:53'] },
+    {
+      name: 'and a node port in their place',
+      do: () => service({ type: 'NodePort', ports: [{ ...dns, nodePort: 30053 }] }),
+      had: ['172.30.1.1:53', '1.2.3.4:53'],
+    },
+    {
+      name: 'a timeout that no frontend has',
+      do: () => service({ type: 'NodePort', ports: [{ ...dns, nodePort: 30053 }], sessionAffinity: 'ClientIP' }),
+      had: undefined,
+    },
+    {
+      name: 'its port is TCP now',
+      do: () => service({ ports: [makePort({ name: 'dns' })] }),
+      had: ['172.30.1.1:53', '*:30053'],
+    },
+    { name: 'an endpoint behind it changes', do: () => model.upsertSlice(slice('a', HTTP, [ep(1)])), had: undefined },
+    { name: 'it is UDP again', do: () => service(), had: [] },
+    { name: 'TCP endpoints change', do: () => model.upsertSlice(slice('a', HTTP, [ep(2)])), had: undefined },
+    { name: 'UDP endpoints come', do: () => model.upsertSlice(slice('b', DNS, [ep(3)])), had: ['172.30.1.1:53'] },
+    {
+      name: 'an endpoint that no traffic uses goes',
+      do: () => [
+        model.upsertSlice(slice('b', DNS, [ep(3), ep(4, { ready: false, serving: false })])),
+        model.takeChanges(),
+        model.upsertSlice(slice('b', DNS, [ep(3)])),
+      ],
+      had: ['172.30.1.1:53'],
+    },
+    { name: 'the Service goes', do: () => model.deleteService(svc1), had: ['172.30.1.1:53'] },
+    { name: 'the endpoints go', do: () => model.deleteSlice(objectKey('ns1', 'b')), had: undefined },
+  ];
+  for (const { name, do: act, had } of steps) {
+    act();
+    const before = model.takeChanges().udpServices.get(svc1);
+    t.strictSame(
+      before?.map(({ ip, port }) => `${ip ?? '*'}:${port}`),
+      had,
+      name,
+    );
+  }
 });
 
 t.test('slices wait for their Service', async (t) => {
