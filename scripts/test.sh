@@ -8,7 +8,7 @@ if [ "$(id -u)" -ne 0 ]; then
   exit 2
 fi
 sh scripts/install.sh lab test
-export PATH="$PWD/node_modules/.bin:$PATH"
+export PATH="$PWD/node_modules/.bin:$PATH:/usr/sbin:/sbin"
 # tap compiles its own plugins once; two first runs side by side would do it twice into the same folder.
 tap build >/dev/null
 exec node scripts/test.ts "$@"
