@@ -24,7 +24,8 @@ async function runHere(files: readonly string[]): Promise<void> {
 function runShard(shard: string): Promise<{ readonly output: string; readonly status: number | null }> {
   return new Promise((resolve, reject) => {
     const child = spawn(process.execPath, [fileURLToPath(import.meta.url)], {
-      env: { ...process.env, SWITCHYARD_UNIT_SHARD: shard },
+      // tap gives a process 30 s; this one holds half the suite, and the machine may be busy.
+      env: { TAP_TIMEOUT: '300', ...process.env, SWITCHYARD_UNIT_SHARD: shard },
       stdio: ['ignore', 'pipe', 'inherit'],
     });
     let output = '';

@@ -13,11 +13,13 @@ const LIMIT_MB = 60;
 
 /** The flags that the launcher gives to Node: this measures what runs on a node, and nothing better. */
 function launcherFlags(): readonly string[] {
-  const command = readFileSync(here('../../bin/switchyard'), 'utf8').match(/^exec .*main\.ts.*$/m)?.[0] ?? '';
+  const command = readFileSync(here('../../bin/switchyard'), 'utf8').match(/^exec .*$/m)?.[0] ?? '';
   return command.split(/\s+/).filter((word) => /^--[a-z-]+=/.test(word));
 }
 
 t.test('a cluster of 10,000 Services and 20,000 endpoints', async (t) => {
+  t.setTimeout(120_000);
+  t.ok(launcherFlags().length > 0, 'the flags of the launcher are found');
   const cache = mkdtempSync(join(tmpdir(), 'compile-cache-'));
   t.teardown(() => rmSync(cache, { recursive: true, force: true }));
   const server = spawn(process.execPath, [here('big-cluster.ts')], { stdio: ['ignore', 'pipe', 'inherit'] });
@@ -34,6 +36,7 @@ t.test('a cluster of 10,000 Services and 20,000 endpoints', async (t) => {
         stdio: ['ignore', 'pipe', 'inherit'],
         env,
       });
+      t.teardown(() => child.kill());
       createInterface(child.stdout).once('line', (line) => resolve(JSON.parse(line)));
     });
   await consume();
