@@ -14,7 +14,8 @@ import { fileURLToPath } from 'node:url';
 import { type Command, type Exec, ExecError, realExec } from '../sys/exec.ts';
 import { type AgentEvent, decodeFromAgent, decodeResult, type Operation, type Operations } from './protocol.ts';
 
-const AGENT = fileURLToPath(new URL('./agent.ts', import.meta.url));
+/** Beside this file, and compiled if this file is. */
+const AGENT = fileURLToPath(new URL(import.meta.url.endsWith('.ts') ? './agent.ts' : './agent.js', import.meta.url));
 
 /** Why the lab cannot be built on this machine, in one line. */
 export class LabUnavailableError extends Error {

@@ -55,7 +55,10 @@ export const realSysctl: Sysctl = {
       writeFileSync(path, `${value}`, { flag: 'r+' });
     } catch (cause) {
       const why = cause instanceof Error && 'code' in cause ? cause.code : 'an error';
-      throw new Error(`Cannot set kernel setting ${name} to ${value}: the kernel answers ${why}`, { cause });
+      const isDenied = why === 'EROFS' || why === 'EACCES' || why === 'EPERM';
+      // A container's /proc/sys is read-only unless it is privileged.
+      const todo = isDenied ? '; set it before, as a privileged `run --init-only` does' : '';
+      throw new Error(`Cannot set kernel setting ${name} to ${value}: the kernel answers ${why}${todo}`, { cause });
     }
   },
 };

@@ -151,9 +151,13 @@ export async function probeFamily(family: Family, flavour: Flavour, deps: ProbeD
       flavour === 'nft'
         ? 'nf_tables and nft_compat'
         : `${program.replace('tables', '_tables')} and ${program.replace('tables', 'table')}_nat`;
-    const todo = exitedWith(cause, 4)
-      ? 'see who holds the lock'
-      : `run as root with CAP_NET_ADMIN, and load ${modules}`;
+    // The nft flavour ends with the same status when it may not, and when somebody holds the tables.
+    const isRefused = /permission denied|operation not permitted/i.test(said);
+    const capabilities = flavour === 'nft' ? 'CAP_NET_ADMIN' : 'CAP_NET_ADMIN and CAP_NET_RAW';
+    const todo =
+      exitedWith(cause, 4) && !isRefused
+        ? 'see who holds the lock'
+        : `run as root with ${capabilities}, and load ${modules}`;
     const message = `Cannot use iptables for ${family}: ${info.binaries.iptables} cannot list the nat table (${said}); ${todo}`;
     return { kind: 'absent', error: new IptablesProbeError('NO_KERNEL_SUPPORT', message, { cause }) };
   }
