@@ -154,7 +154,7 @@ async function run(start: Start, proxiers: readonly Proxier[], cluster: ClusterA
     log.debug({ err: error }, 'cannot set the OOM score');
   });
   tasks.start((signal) => events.run(signal));
-  startServers(start, tasks);
+  startServers(start, proxiers, tasks);
 
   const fanOut = createFanOut(proxiers);
   const onNodeEvent = (event: WatchEvent) => {

@@ -27,6 +27,8 @@ export type Answerer = (request: {
   readonly query: URLSearchParams;
   /** The Accept header; '' if there is none. */
   readonly accept: string;
+  /** Of the other end of the connection; '' if it is gone. */
+  readonly remoteAddress: string;
 }) => Answer | Promise<Answer>;
 
 /** Text as Go's HTTP library sends it. */
@@ -50,6 +52,7 @@ function listener(answer: Answerer, log: Log): RequestListener {
         path,
         query: new URLSearchParams(query),
         accept: request.headers.accept ?? '',
+        remoteAddress: request.socket.remoteAddress ?? '',
       });
       response.writeHead(status, { ...headers, 'Content-Length': Buffer.byteLength(body) });
       response.end(request.method === 'HEAD' ? undefined : body);

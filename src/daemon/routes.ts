@@ -25,6 +25,8 @@ export interface MetricsRoutes {
   readonly mode: string;
   /** The effective configuration as its file would say it, with kind and apiVersion. */
   readonly configz: () => object;
+  /** Further paths. Default none. */
+  readonly debug?: Readonly<Record<string, Answerer>>;
 }
 
 /** The `ok` of a server that answers at all; `?verbose` names its one check, `?exclude=ping` leaves it out. */
@@ -40,16 +42,17 @@ function serverHealth(query: URLSearchParams, name: 'healthz' | 'ping'): Answer 
 }
 
 /** The metrics server. `/` lists the paths, with status 404. */
-export function metricsRoutes({ metrics, mode, configz }: MetricsRoutes): Answerer {
-  const routes: Readonly<Record<string, (query: URLSearchParams, accept: string) => Answer | Promise<Answer>>> = {
+export function metricsRoutes({ metrics, mode, configz, debug = {} }: MetricsRoutes): Answerer {
+  const routes: Readonly<Record<string, Answerer>> = {
     '/configz': () => ({
       status: 200,
       headers: { 'Content-Type': 'application/json', 'X-Content-Type-Options': 'nosniff' },
       body: JSON.stringify({ 'kubeproxy.config.k8s.io': configz() }),
     }),
-    '/healthz': (query) => serverHealth(query, 'healthz'),
-    '/healthz/ping': (query) => serverHealth(query, 'ping'),
-    '/metrics': async (_query, accept) => {
+    ...debug,
+    '/healthz': ({ query }) => serverHealth(query, 'healthz'),
+    '/healthz/ping': ({ query }) => serverHealth(query, 'ping'),
+    '/metrics': async ({ accept }) => {
       const text = await metrics.registry.metrics();
       const isOpen = prefersOpenMetrics(accept);
       return {
@@ -61,8 +64,9 @@ export function metricsRoutes({ metrics, mode, configz }: MetricsRoutes): Answer
     '/proxyMode': () => textAnswer(200, mode),
   };
   const paths = Object.keys(routes);
-  return ({ path, query, accept }) => {
+  return (request) => {
+    const { path } = request;
     if (path === '/') return textAnswer(404, `${paths.join('\n')}\n`);
-    return Object.hasOwn(routes, path) ? (routes[path]?.(query, accept) ?? NOT_FOUND) : NOT_FOUND;
+    return Object.hasOwn(routes, path) ? (routes[path]?.(request) ?? NOT_FOUND) : NOT_FOUND;
   };
 }

@@ -5,6 +5,10 @@
  */
 
 import { toKubeProxyConfiguration } from '../config/write.ts';
+import { nodePortAddresses } from '../proxier/node-port-addresses.ts';
+import type { Proxier } from '../proxier/proxier.ts';
+import { version } from '../version.ts';
+import { debugRoutes } from './debug.ts';
 import { nodeReference } from './events.ts';
 import { type Answerer, serveHttp } from './http.ts';
 import type { Start } from './proxiers.ts';
@@ -15,7 +19,7 @@ import type { Tasks } from './tasks.ts';
 const LAST_WORDS_MS = 2_000;
 
 /** Both serve until the tasks end. With bindAddressHardFail one that cannot listen ends all of them, after an event. */
-export function startServers(start: Start, tasks: Tasks): void {
+export function startServers(start: Start, proxiers: readonly Proxier[], tasks: Tasks): void {
   const { config, effects, events, metrics, health, mode, node } = start;
   const serve = (name: string, address: string, answer: Answerer, reason: string) =>
     tasks.start(async (signal) => {
@@ -32,6 +36,14 @@ export function startServers(start: Start, tasks: Tasks): void {
     const answer = healthRoutes(health, metrics);
     serve('health', config.healthzBindAddress, answer, 'FailedToStartProxierHealthcheck');
   }
-  const answer = metricsRoutes({ metrics, mode: mode.mode, configz: () => toKubeProxyConfiguration(config) });
+  const debug = debugRoutes({
+    mode: mode.mode,
+    node: node.name,
+    version: version(),
+    proxiers,
+    nodePortAddresses: (family) => nodePortAddresses(start.nodePortTexts, family),
+    nodeAddresses: effects.nodeAddresses,
+  });
+  const answer = metricsRoutes({ metrics, mode: mode.mode, configz: () => toKubeProxyConfiguration(config), debug });
   serve('metrics', config.metricsBindAddress, answer, 'FailedToStartMetricServer');
 }

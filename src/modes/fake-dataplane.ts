@@ -6,7 +6,7 @@
 
 import type { Family, ObjectKey, ServicePlan } from '../proxier/types.ts';
 import type { Clock } from '../sys/clock.ts';
-import type { Dataplane, ModeName, Refusal, Snapshot, SyncOptions, SyncReport } from './mode.ts';
+import type { Dataplane, Inspection, ModeName, Refusal, Snapshot, SyncOptions, SyncReport } from './mode.ts';
 
 /** One call of `sync`. */
 export interface FakeSync {
@@ -62,6 +62,14 @@ export class FakeDataplane implements Dataplane {
       await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
     }
     this.#onLost = undefined;
+  }
+
+  inspect(service: ObjectKey, plan: ServicePlan | undefined): Inspection {
+    const has = this.programmed.get(service);
+    return {
+      rules: plan === undefined ? [] : [`-A X ${service}`],
+      applied: has === undefined ? 'nothing' : has === plan ? 'this plan' : 'an earlier plan',
+    };
   }
 
   /** Someone else flushes everything, and the monitor notices. */

@@ -48,6 +48,14 @@ export interface SyncOptions {
   readonly full: boolean;
 }
 
+/** What a mode makes of one service, for people to read. */
+export interface Inspection {
+  /** Lines as the tool of the mode takes them; none if the plan is undefined. */
+  readonly rules: readonly string[];
+  /** What the last sync that wrote this service left of it in the kernel. */
+  readonly applied: 'this plan' | 'an earlier plan' | 'nothing';
+}
+
 /**
  * One IP family of one mode. `sync` is never called while a call of it runs.
  */
@@ -66,6 +74,13 @@ export interface Dataplane {
    * Calls `onLost` with a reason; the caller then syncs in full.
    */
   monitor(onLost: (reason: string) => void, signal: AbortSignal): Promise<void>;
+  /**
+   * Says what `plan` is in the kernel's terms. Looks at memory only, and at this service only; may be called during a sync.
+   *
+   * @param plan - Undefined: the service is gone, or has no plan yet.
+   * @throws {RangeError} If the plan cannot be rendered.
+   */
+  inspect(service: ObjectKey, plan: ServicePlan | undefined): Inspection;
   /** In large-cluster mode the hourly full sync is left out. Value of the last sync. */
   readonly skipsPeriodicFullSync: boolean;
 }

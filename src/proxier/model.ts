@@ -11,6 +11,7 @@
  */
 
 import { endpointsByPort, type PortEndpoints } from './endpoints.ts';
+import { explainPort, type PortExplanation } from './explain.ts';
 import { type UdpFrontend, udpFrontends } from './flows.ts';
 import { planService } from './plan.ts';
 import { sameData } from './same.ts';
@@ -137,6 +138,27 @@ export class Model {
   /** Number of distinct addresses, on this node and ready, of each Service that has some, planned or not. Live. */
   localReadyEndpoints(): ReadonlyMap<ObjectKey, number> {
     return this.#localReady;
+  }
+
+  /** Label topology.kubernetes.io/zone of this node; '' for none. */
+  get zone(): string {
+    return this.#zone;
+  }
+
+  /** Services that `takeChanges` would look at. */
+  pendingServices(): ReadonlySet<ObjectKey> {
+    return new Set([...this.#pending.keys(), ...this.#slices.pendingServices(), ...this.#rezoned]);
+  }
+
+  /** Why the plan of a Service is what it is, port by port; undefined if there is none. Looks at this Service only. */
+  explain(service: ObjectKey): readonly PortExplanation[] | undefined {
+    const { family, nodeName } = this.#options;
+    const found = endpointsByPort(this.#slices.of(service), { family, nodeName });
+    return this.#plans.get(service)?.ports.map((plan) => {
+      const { portName, protocol } = plan.port;
+      const match = found.find((e) => e.portName === portName && e.protocol === protocol);
+      return explainPort(plan, match?.endpoints ?? [], { nodeName, zone: this.#zone });
+    });
   }
 
   /** @returns True if any Service differs from what is planned, because of this event or an earlier one. */

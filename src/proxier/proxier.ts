@@ -10,11 +10,12 @@ import type { Dataplane, Refusal } from '../modes/mode.ts';
 import type { Clock } from '../sys/clock.ts';
 import { mergeUdpServices, type UdpServices } from './flows.ts';
 import type { SyncHealth } from './health.ts';
+import type { ProxierState, ServiceInspection } from './inspection.ts';
 import type { Metrics } from './metrics.ts';
 import type { Model } from './model.ts';
 import { Runner, type RunOutcome } from './runner.ts';
 import type { ServiceHealth } from './service-health.ts';
-import type { EndpointSliceObject, Family, ObjectKey, ServiceObject } from './types.ts';
+import { compareText, type EndpointSliceObject, type Family, type ObjectKey, type ServiceObject } from './types.ts';
 
 /** What the daemon logs with. */
 export type Log = Pick<Logger, 'debug' | 'info' | 'warn' | 'error'>;
@@ -69,6 +70,10 @@ export class Proxier {
   /** The next sync reads back what the kernel has. */
   #needsFull = true;
   #lastFullMs = Number.NEGATIVE_INFINITY;
+  #lastSyncMs: number | undefined;
+  #lastFailure: ProxierState['lastFailure'];
+  /** Services left out now. */
+  readonly #refusals = new Map<ObjectKey, Refusal>();
   /** Services whose plan changed since the last sync that succeeded. */
   #dirty = new Set<ObjectKey>();
   /** Times of the changes behind `#dirty`, in milliseconds since the epoch. */
@@ -163,6 +168,40 @@ export class Proxier {
     }
   }
 
+  /** How this family stands. Costs what is dirty. */
+  state(): ProxierState {
+    const { model, dataplane } = this.#deps;
+    const dirty = new Set([...this.#dirty, ...model.pendingServices()]);
+    return {
+      family: this.family,
+      servicesSynced: this.#servicesSynced,
+      slicesSynced: this.#slicesSynced,
+      needsFull: this.#needsFull,
+      dirty: [...dirty].sort(compareText),
+      lastSyncMs: this.#lastSyncMs,
+      lastFullSyncMs: Number.isFinite(this.#lastFullMs) ? this.#lastFullMs : undefined,
+      lastFailure: this.#lastFailure,
+      refused: [...this.#refusals.values()].sort((a, b) => compareText(a.service, b.service)),
+      services: model.services.size,
+      endpoints: model.endpointCount,
+      zone: model.zone,
+      largeCluster: dataplane.skipsPeriodicFullSync,
+    };
+  }
+
+  /** One service, whether or not it is in the kernel; undefined if nothing is known of it. Costs what it has, and what is pending. */
+  inspect(service: ObjectKey): ServiceInspection | undefined {
+    const { model, dataplane } = this.#deps;
+    const plan = model.services.get(service);
+    const kernel = dataplane.inspect(service, plan);
+    const isChanging = this.#dirty.has(service) || model.pendingServices().has(service);
+    if (plan === undefined && !isChanging && kernel.applied === 'nothing') return undefined;
+    const refusal = this.#refusals.get(service);
+    const isApplied = !isChanging && !this.#needsFull && kernel.applied === 'this plan';
+    const status = isApplied ? 'applied' : refusal !== undefined && !isChanging ? 'refused' : 'dirty';
+    return { family: this.family, status, refusal, plan, why: model.explain(service) ?? [], kernel };
+  }
+
   #isInitialised(): boolean {
     return this.#servicesSynced && this.#slicesSynced;
   }
@@ -223,10 +262,12 @@ export class Proxier {
       };
       const report = await dataplane.sync(snapshot, { full }, signal);
       metrics.refusedServices.set(label, report.refusedServices.size);
+      for (const key of this.#refusals.keys()) if (!report.refusedServices.has(key)) this.#refusals.delete(key);
       for (const refusal of report.refused) this.#refused(refusal);
     } catch (error) {
       this.#needsFull = true;
       if (signal.aborted) return 'failed';
+      this.#lastFailure = { atMs: clock.now(), reason: error instanceof Error ? error.message : String(error) };
       // Also a sync that nobody asked for: health shows that the kernel may be out of date.
       health.queued(this.family);
       metrics.outOfDate.set(label, 1);
@@ -262,6 +303,7 @@ export class Proxier {
     const label = { ip_family: this.family };
     this.#dirty = new Set();
     const nowMs = clock.now();
+    this.#lastSyncMs = nowMs;
     for (const ms of this.#triggersMs) metrics.networkProgramming.observe(label, (nowMs - ms) / 1000);
     this.#triggersMs = [];
     const { internal, external } = model.noLocalEndpoints;
@@ -294,6 +336,7 @@ export class Proxier {
 
   #refused(refusal: Refusal): void {
     const { service, rule, reason } = refusal;
+    this.#refusals.set(service, refusal);
     this.#deps.log.error({ family: this.family, service, rule, reason }, 'service refused and left out');
     this.#deps.onRefused(refusal);
   }

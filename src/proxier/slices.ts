@@ -118,6 +118,15 @@ export class SliceStore {
     return { services, triggerTimesMs };
   }
 
+  /** Services of which slices are pending. */
+  pendingServices(): ReadonlySet<ObjectKey> {
+    const services = new Set<ObjectKey>();
+    for (const [key, next] of this.#pending) {
+      for (const slice of [this.#applied.get(key), next ?? undefined]) if (slice) services.add(serviceOf(slice));
+    }
+    return services;
+  }
+
   /** Current slices of a Service, in the order of their keys. */
   of(service: ObjectKey): readonly EndpointSliceObject[] {
     return this.#byService.get(service) ?? NONE;

@@ -12,11 +12,12 @@
 
 import type { ObjectKey, ServicePlan } from '../../proxier/types.ts';
 import type { Clock } from '../../sys/clock.ts';
-import type { Dataplane, Refusal, Snapshot, SyncOptions, SyncReport } from '../mode.ts';
+import type { Dataplane, Inspection, Refusal, Snapshot, SyncOptions, SyncReport } from '../mode.ts';
 import { watchCanary } from './canary.ts';
 import { rewriteCrowded } from './crowded.ts';
 import { buildRestore, type Edit, type OwnedEdits, type RestoreInput, serviceDelta, staticDelta } from './delta.ts';
 import { type FactsDeps, readFacts } from './facts.ts';
+import { formatService } from './format-service.ts';
 import { type Applied, FullRound, renderRefusal } from './full-round.ts';
 import { type ChainName, TABLES, type Table } from './names.ts';
 import type { DynamicFacts, IptablesOptions } from './options.ts';
@@ -104,6 +105,8 @@ class IptablesDataplane implements Dataplane {
   /** Facts behind the rules in the kernel; undefined if the kernel may hold anything. */
   #facts: DynamicFacts | undefined;
   #nodeIPs: DynamicFacts['nodeIPs'] = [];
+  /** The facts of the last sync that succeeded, for `inspect`. */
+  #lastFacts: DynamicFacts = { nodeIPs: [], counters: { ctStateInvalid: false, localhostNodePorts: false } };
   #applied = new Map<ObjectKey, Applied>();
   #total: RuleCounts = { filter: 0, nat: 0 };
   /** Services left out. What was applied of one before, stays. */
@@ -144,6 +147,15 @@ class IptablesDataplane implements Dataplane {
     await watchCanary({ tools, clock, onUnknown }, this.#options.syncPeriodMs, onLost, signal);
   }
 
+  inspect(service: ObjectKey, plan: ServicePlan | undefined): Inspection {
+    const applied = this.#applied.get(service);
+    const comments = !this.skipsPeriodicFullSync;
+    return {
+      rules: plan === undefined ? [] : formatService(renderService(plan, this.#options, this.#lastFacts, { comments })),
+      applied: applied === undefined ? 'nothing' : applied.plan === plan ? 'this plan' : 'an earlier plan',
+    };
+  }
+
   #readFacts(counters: DynamicFacts['counters'] | undefined): Promise<DynamicFacts> {
     return readFacts(this.#options, this.#factsDeps, { counters, nodeIPs: this.#nodeIPs });
   }
@@ -152,6 +164,7 @@ class IptablesDataplane implements Dataplane {
   #settle(facts: DynamicFacts): void {
     this.#facts = facts;
     this.#nodeIPs = facts.nodeIPs;
+    this.#lastFacts = facts;
   }
 
   #cleanupIsDue(): boolean {
