@@ -8,35 +8,7 @@ import { FakeNfacct } from '../../src/netlink/fake-nfacct.ts';
 import { createNfacct, type Nfacct } from '../../src/netlink/nfacct.ts';
 import { ask } from '../../src/netlink/request.ts';
 import { listAddresses } from '../../src/netlink/rtnetlink.ts';
-import type { NetlinkSocket } from '../../src/netlink/socket.ts';
-
-/** One request as hex and the datagrams it was answered with. */
-type Exchange = readonly [request: string, ...answers: string[]];
-
-/** A kernel that has said it all before. Counts what is left open. */
-function replay(...exchanges: readonly Exchange[]) {
-  const left = [...exchanges];
-  const state = { open: 0, unused: () => left.length };
-  const open = (): NetlinkSocket => {
-    state.open++;
-    let queue: string[] = [];
-    return {
-      send(datagram) {
-        const [request, ...answers] = left.shift() ?? ['nothing more'];
-        t.equal(Buffer.from(datagram).toString('hex'), request, 'the request is the recorded one');
-        queue = answers;
-      },
-      receive() {
-        const next = queue.shift();
-        return next === undefined ? undefined : Buffer.from(next, 'hex');
-      },
-      close() {
-        state.open--;
-      },
-    };
-  };
-  return { open, state };
-}
+import { type Exchange, replay } from '../lib/netlink-replay.ts';
 
 const REQUEST = {
   get: '3400000001070500010000000000000000000000200001006c6f63616c686f73745f6e70735f61636365707465645f706b747300',
