@@ -933,6 +933,26 @@ t.test('probe', async (t) => {
       },
       want: { kind: 'absent', error: { code: 'NO_KERNEL_SUPPORT', message: /can't initialize.*load nf_tables/ } },
     },
+    {
+      name: 'no permission, with the status that a held lock has',
+      programs: {
+        'iptables-nft': ({ argv }) =>
+          argv.includes('--version')
+            ? { stdout: 'iptables v1.8.9 (nf_tables)' }
+            : { status: 4, stderr: 'Could not fetch rule set generation id: Permission denied (you must be root)\n' },
+      },
+      want: { kind: 'absent', error: { message: /Permission denied.*; run as root with CAP_NET_ADMIN, / } },
+    },
+    {
+      name: 'a held lock',
+      programs: {
+        'iptables-nft': ({ argv }) =>
+          argv.includes('--version')
+            ? { stdout: 'iptables v1.8.9 (nf_tables)' }
+            : { status: 4, stderr: 'Another app is currently holding the xtables lock\n' },
+      },
+      want: { kind: 'absent', error: { message: /; see who holds the lock$/ } },
+    },
   ];
   for (const { name, programs, want } of families) {
     t.match(await probeFamily('IPv4', 'nft', { exec: new FakeExec(programs), clock }), want, name);

@@ -9,7 +9,8 @@
 
 import { FAMILIES, type Family } from '../../proxier/types.ts';
 import type { Clock } from '../../sys/clock.ts';
-import { type Exec, ExecError, exitedWith } from '../../sys/exec.ts';
+import { type Exec, ExecError } from '../../sys/exec.ts';
+import { saysLocked } from './refusal.ts';
 import { type Binaries, createTools, type Flavour, type Tools, type ToolsInfo } from './tools.ts';
 
 const PROGRAMS: Readonly<Record<Family, string>> = { IPv4: 'iptables', IPv6: 'ip6tables' };
@@ -151,13 +152,9 @@ export async function probeFamily(family: Family, flavour: Flavour, deps: ProbeD
       flavour === 'nft'
         ? 'nf_tables and nft_compat'
         : `${program.replace('tables', '_tables')} and ${program.replace('tables', 'table')}_nat`;
-    // The nft flavour ends with the same status when it may not, and when somebody holds the tables.
-    const isRefused = /permission denied|operation not permitted/i.test(said);
+    // The legacy flavour asks the kernel through a raw socket.
     const capabilities = flavour === 'nft' ? 'CAP_NET_ADMIN' : 'CAP_NET_ADMIN and CAP_NET_RAW';
-    const todo =
-      exitedWith(cause, 4) && !isRefused
-        ? 'see who holds the lock'
-        : `run as root with ${capabilities}, and load ${modules}`;
+    const todo = saysLocked(cause) ? 'see who holds the lock' : `run as root with ${capabilities}, and load ${modules}`;
     const message = `Cannot use iptables for ${family}: ${info.binaries.iptables} cannot list the nat table (${said}); ${todo}`;
     return { kind: 'absent', error: new IptablesProbeError('NO_KERNEL_SUPPORT', message, { cause }) };
   }
