@@ -39,9 +39,9 @@ function json(status: number, body: object, headers: Readonly<Record<string, str
   };
 }
 
-/** @param address - Of the other end of a connection; a socket for both families writes IPv4 as `::ffff:127.0.0.1`. */
+/** A socket for both families writes IPv4 as `::ffff:127.0.0.1`, which `parseIP` reads as IPv4. */
 function isThisNode(address: string): boolean {
-  const parsed = parseIP(address.replace(/^::ffff:(?=\d+\.)/, ''));
+  const parsed = parseIP(address);
   return parsed !== undefined && isLoopback(parsed.ip);
 }
 

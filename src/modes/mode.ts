@@ -50,7 +50,7 @@ export interface SyncOptions {
 
 /** What a mode makes of one service, for people to read. */
 export interface Inspection {
-  /** Lines as the tool of the mode takes them; none if the plan is undefined. */
+  /** Lines as the tool of the mode takes them; none if the plan is undefined, or cannot be rendered. */
   readonly rules: readonly string[];
   /** What the last sync that wrote this service left of it in the kernel. */
   readonly applied: 'this plan' | 'an earlier plan' | 'nothing';
@@ -78,7 +78,6 @@ export interface Dataplane {
    * Says what `plan` is in the kernel's terms. Looks at memory only, and at this service only; may be called during a sync.
    *
    * @param plan - Undefined: the service is gone, or has no plan yet.
-   * @throws {RangeError} If the plan cannot be rendered.
    */
   inspect(service: ObjectKey, plan: ServicePlan | undefined): Inspection;
   /** In large-cluster mode the hourly full sync is left out. Value of the last sync. */

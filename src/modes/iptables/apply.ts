@@ -149,11 +149,16 @@ class IptablesDataplane implements Dataplane {
 
   inspect(service: ObjectKey, plan: ServicePlan | undefined): Inspection {
     const applied = this.#applied.get(service);
-    const comments = !this.skipsPeriodicFullSync;
-    return {
-      rules: plan === undefined ? [] : formatService(renderService(plan, this.#options, this.#lastFacts, { comments })),
-      applied: applied === undefined ? 'nothing' : applied.plan === plan ? 'this plan' : 'an earlier plan',
-    };
+    const switches = { comments: !this.skipsPeriodicFullSync };
+    let rules: readonly string[] = [];
+    try {
+      if (plan !== undefined) rules = formatService(renderService(plan, this.#options, this.#lastFacts, switches));
+    } catch (error) {
+      // The sync refuses such a plan, and its refusal says why.
+      renderRefusal(service, error);
+    }
+    const is = applied === undefined ? 'nothing' : applied.plan === plan ? 'this plan' : 'an earlier plan';
+    return { rules, applied: is };
   }
 
   #readFacts(counters: DynamicFacts['counters'] | undefined): Promise<DynamicFacts> {
