@@ -19,6 +19,12 @@ export interface FakeFlow {
   readonly fromPort: number;
 }
 
+/** A flow is told from others by all it has. */
+function identityOf(flow: FakeFlow): string {
+  const { family, protocol, source, sourcePort, toAddress, toPort, fromAddress, fromPort } = flow;
+  return JSON.stringify([family, protocol, source, sourcePort, toAddress, toPort, fromAddress, fromPort]);
+}
+
 export class FakeConntrack implements Conntrack {
   /** The table. A test changes it, and compares it afterwards. */
   flows: FakeFlow[] = [];
@@ -36,29 +42,28 @@ export class FakeConntrack implements Conntrack {
     if (this.failure !== undefined) throw this.failure;
     const flows = this.flows
       .filter((f) => f.family === family && f.protocol === 'UDP' && toPorts.has(f.toPort) && isWanted(f))
-      .map(({ toAddress, toPort, fromAddress, fromPort, ...rest }): UdpFlow => {
-        const identity = Buffer.from(JSON.stringify([rest, toAddress, toPort, fromAddress, fromPort]));
-        return { toAddress, toPort, fromAddress, fromPort, identity };
+      .map((flow): UdpFlow => {
+        const { toAddress, toPort, fromAddress, fromPort } = flow;
+        return { toAddress, toPort, fromAddress, fromPort, identity: Buffer.from(identityOf(flow)) };
       });
     return { flows, complete: !this.incomplete };
   }
 
   async delete(flows: readonly UdpFlow[]): Promise<Deletion> {
+    const table = new Map(this.flows.map((flow) => [identityOf(flow), flow]));
     const errors: NetlinkError[] = [];
     let deleted = 0;
     for (const { identity } of flows) {
-      const at = this.flows.findIndex(({ toAddress, toPort, fromAddress, fromPort, ...rest }) =>
-        identity.equals(Buffer.from(JSON.stringify([rest, toAddress, toPort, fromAddress, fromPort]))),
-      );
-      const found = this.flows[at];
+      const found = table.get(identity.toString());
       if (found === undefined) continue;
       if (this.refuses(found)) {
         errors.push(new NetlinkError('delete a UDP flow', { code: 'KERNEL', errno: 16, name: 'EBUSY' }));
         continue;
       }
-      this.flows.splice(at, 1);
+      table.delete(identity.toString());
       deleted++;
     }
+    this.flows = [...table.values()];
     return { deleted, errors };
   }
 }
