@@ -7,6 +7,7 @@ import type { ClusterAccess } from '../src/daemon/cluster.ts';
 import { runDaemon } from '../src/daemon.ts';
 import { FakeDataplane } from '../src/modes/fake-dataplane.ts';
 import type { FamilySettings, ModeDeps, ModeSettings, OpenMode } from '../src/modes/index.ts';
+import { FakeConntrack } from '../src/netlink/fake-conntrack.ts';
 import type { WatchEvent } from '../src/proxier/types.ts';
 import { FakeClock } from '../src/sys/fake-clock.ts';
 import { FakeSysctl } from '../src/sys/fake-proc.ts';
@@ -35,6 +36,7 @@ async function makeDaemon(overrides: Partial<Config> = {}, faults: { cleanUp?: E
   const opened: { settings: ModeSettings; families: FamilySettings[]; deps: ModeDeps }[] = [];
   const lines: Record<string, unknown>[] = [];
   const oom: number[] = [];
+  const conntrack = new FakeConntrack();
   let closed = 0;
   let cleaned = 0;
   const cluster: ClusterAccess = {
@@ -87,6 +89,7 @@ async function makeDaemon(overrides: Partial<Config> = {}, faults: { cleanUp?: E
       sysctl: new FakeSysctl({ 'net/netfilter/nf_conntrack_tcp_be_liberal': 0 }),
       hashSize: { get: () => 0, set: () => {} },
       hasIPv6: true,
+      conntrack,
       setOomScore: async (score) => void oom.push(score),
       openCluster: async () => cluster,
       openMode,
@@ -117,6 +120,7 @@ async function makeDaemon(overrides: Partial<Config> = {}, faults: { cleanUp?: E
     opened,
     lines,
     oom,
+    conntrack,
     failure: () => failure,
     counts: () => ({ closed, cleaned }),
     knowNode: async (overrides: Parameters<typeof makeNode>[0] = {}) => {
@@ -218,6 +222,41 @@ for (const allowed of [true, false]) {
     await d.clock.advance(0);
     const plan = [...(d.planes[0]?.programmed.values() ?? [])][0];
     t.same(plan?.ports[0]?.port.externalIPs, allowed ? ['1.2.3.4'] : []);
+  });
+}
+
+const stale = { family: 'IPv4', protocol: 'UDP', source: '192.168.7.7', sourcePort: 4000, toPort: 30053 } as const;
+for (const { name, options, left } of [
+  { name: 'all addresses', options: {}, left: ['8.8.8.8'] },
+  {
+    name: 'some addresses',
+    options: { nodePortAddresses: ['192.168.0.0/16'] },
+    left: ['10.9.9.9', '127.0.0.1', '8.8.8.8'],
+  },
+  {
+    name: 'not on loopback',
+    options: { iptables: { localhostNodePorts: false, masqueradeBit: 14 } },
+    left: ['127.0.0.1', '8.8.8.8'],
+  },
+]) {
+  story(`stale UDP flows to node ports are deleted: ${name}`, options, async (t, d) => {
+    const ends = { fromAddress: '10.180.0.99', fromPort: 53 };
+    d.conntrack.flows = ['10.9.9.9', '127.0.0.1', '192.168.0.2', '8.8.8.8'].map((toAddress) => ({
+      ...stale,
+      ...ends,
+      toAddress,
+    }));
+    await d.knowNode();
+    const ports = [{ name: '', protocol: 'UDP', port: 53, nodePort: 30053 }] as const;
+    d.services.tell({ type: 'upsert', object: makeService({ type: 'NodePort', ports }) }, ...synced);
+    // Addresses are asked for, flows too: a few turns.
+    await d.clock.advance(5000);
+    await d.clock.advance(5000);
+    t.same(
+      d.conntrack.flows.map((f) => f.toAddress),
+      left,
+    );
+    t.equal(d.conntrack.dumps, 1, 'one dump; none for IPv6');
   });
 }
 

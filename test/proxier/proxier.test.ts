@@ -35,6 +35,7 @@ function makeWorld() {
   const log = pino({ level: 'debug', base: null }, { write: (line: string) => void lines.push(line) });
   const serviceHealth = { services: [] as string[], counts: {} as Record<string, number>, closed: 0 };
   const flows: string[][] = [];
+  const faults = { flows: 0 };
   const released: Family[] = [];
   const make = (family: Family) => {
     const plane = new FakeDataplane(family, clock);
@@ -58,7 +59,10 @@ function makeWorld() {
           close: async () => void serviceHealth.closed++,
         },
         onRefused: (refusal) => void refused.push(refusal),
-        cleanUpFlows: async (services) => void flows.push([...services.keys()]),
+        cleanUpFlows: async (services) => {
+          flows.push([...services].map(([k, had]) => [k, ...had.map((f) => f.port)].join(' ')));
+          if (faults.flows-- > 0) throw new Error('the table cannot be read');
+        },
         releaseMemory: () => void released.push(family),
       },
     );
@@ -76,6 +80,7 @@ function makeWorld() {
     lines,
     serviceHealth,
     flows,
+    faults,
     released,
     plane: v4.plane,
     plane6: v6.plane,
@@ -475,4 +480,30 @@ story(t, 'a change that came while a sync ran shows as out of date until it is p
   await w.clock.advance(SYNC_PERIOD_MS + 1000);
   t.equal(await outOfDate(), 0);
   t.equal(w.plane.programmed.size, 2);
+});
+
+story(t, 'UDP flows are cleaned up after a sync, and again with what comes meanwhile if that fails', async (t, w) => {
+  const udp = (name: string, port: number) =>
+    upsert(makeService({ name, ports: [{ name: '', protocol: 'UDP', port, nodePort: 0 }] }));
+  await w.tell(service('tcp'), udp('a', 53), ...allSynced);
+  t.same(w.flows, [['ns1/a']], 'at the start of all');
+  await w.clock.advance(5000);
+  await w.tell(service('tcp', 81));
+  await w.clock.advance(5000);
+  t.equal(w.flows.length, 1, 'not without UDP');
+
+  w.faults.flows = 2;
+  await w.tell(udp('a', 54));
+  await w.clock.advance(5000);
+  t.same(w.flows.at(-1), ['ns1/a 53']);
+  t.equal(w.health.isHealthy(), true, 'the rules are there');
+  await w.tell(udp('a', 55), udp('b', 53));
+  await w.clock.advance(5000);
+  t.same(w.flows.at(-1), ['ns1/a 53 54', 'ns1/b'], 'with every frontend there was');
+  await w.clock.advance(SYNC_PERIOD_MS);
+  t.same(w.flows.slice(3), [['ns1/a 53 54', 'ns1/b']], 'and after the sync period without a change');
+  t.same(w.syncs().slice(-3), ['10 a', '15 a,b', '45 '], 'none of which is full');
+  t.equal(w.lines.filter((l) => l.includes('UDP flows not cleaned up')).length, 2);
+  await w.clock.advance(10 * SYNC_PERIOD_MS);
+  t.equal(w.flows.length, 4, 'then it rests');
 });
