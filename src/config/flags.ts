@@ -85,7 +85,7 @@ export const FLAGS = {
     group: 'Node and addresses:',
     field: 'metricsBindAddress',
     default: DEFAULT_FILE.metricsBindAddress,
-    help: 'Where /metrics, /proxyMode and /configz are served',
+    help: 'Where /metrics, /proxyMode, /configz and /debug are served',
   }),
   'healthz-port': intFlag({
     group: 'Node and addresses:',

@@ -116,9 +116,9 @@ function planAnswer({ mode, node, proxiers }: DebugSubject, asked: readonly stri
         status,
         refusal: refusal === undefined ? null : { rule: refusal.rule, reason: refusal.reason },
         why,
-        plan: plan ?? null,
         inKernel: kernel.applied,
         rules: kernel.rules,
+        plan: plan ?? null,
       },
     ];
   });
