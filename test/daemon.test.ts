@@ -194,7 +194,10 @@ story('from the first event to the kernel, and what is told of it', {}, async (t
   t.same(await d.get('metrics', '/proxyMode'), { status: 200, body: 'iptables' });
   t.match(JSON.parse((await d.get('metrics', '/debug/state')).body), {
     node: NODE_NAME,
-    families: [{ family: 'IPv4', services: 1, zone: 'east', lastFailure: null }, { family: 'IPv6', services: 0 }],
+    families: [
+      { family: 'IPv4', services: 1, zone: 'east', lastFailure: null },
+      { family: 'IPv6', services: 0 },
+    ],
   });
   const configz = JSON.parse((await d.get('metrics', '/configz')).body)['kubeproxy.config.k8s.io'];
   t.match(configz, {
