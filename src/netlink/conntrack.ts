@@ -48,7 +48,7 @@ const FAMILIES = {
 /** A dump during which the table changed is read again, so often; what the last one said is taken as it is. */
 export const LIST_TRIES = 5;
 /** Flows after which other work gets its turn: a few milliseconds. */
-const FLOWS_PER_TURN = 2_000;
+const FLOWS_PER_TURN = 1_000;
 const DELETIONS_PER_TURN = 200;
 
 /** One UDP flow. Addresses are dotted IPv4, or eight hexadecimal groups of IPv6 without shortening. */
