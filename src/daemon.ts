@@ -20,7 +20,7 @@ import { completeEffects, type DaemonDeps, type Effects, modeDeps } from './daem
 import { Events, nodeReference } from './daemon/events.ts';
 import { servedFamilies } from './daemon/families.ts';
 import { CLEANED_MODES, iptablesMetrics, modeSettings } from './daemon/kernel.ts';
-import { chooseNodeIPs, type NodeFacts, NodeWatch, nodePortCidrs } from './daemon/node.ts';
+import { chooseNodeIPs, IPS_TIMEOUT_MS, type NodeFacts, NodeWatch, nodePortCidrs } from './daemon/node.ts';
 import { createDataplane, createProxier, type Start } from './daemon/proxiers.ts';
 import { startServers } from './daemon/servers.ts';
 import { Tasks } from './daemon/tasks.ts';
@@ -79,7 +79,9 @@ async function learnNode(config: Config, effects: Effects, cluster: ClusterAcces
   const name = (config.hostnameOverride || hostname()).trim().toLowerCase();
   if (name === '') throw new Error('Cannot name this node: the host has no name, set hostnameOverride');
   const needsPodCIDRs = config.detectLocalMode === 'NodeCIDR';
-  const watch = new NodeWatch({ name, needsPodCIDRs, clock, log });
+  // In manifests the node is there at once or, if ever, when somebody writes it.
+  const addressTimeoutMs = config.manifests.length > 0 ? 0 : IPS_TIMEOUT_MS;
+  const watch = new NodeWatch({ name, needsPodCIDRs, addressTimeoutMs, clock, log });
   const listeners = [(event: WatchEvent) => watch.handle(event)];
   tasks.start((signal) =>
     cluster.nodeSource(name).run(

@@ -18,7 +18,10 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   process.on(signal, () => {
     if (stop.signal.aborted) process.exit(signal === 'SIGINT' ? 130 : 143);
     stop.abort();
-    setTimeout(() => process.exit(0), STOP_MS).unref();
+    setTimeout(() => {
+      process.stderr.write(`Error: not ended ${STOP_MS / 1000} s after ${signal}\n`);
+      process.exit(process.argv[2] === 'run' ? 1 : 2);
+    }, STOP_MS).unref();
   });
 }
 
@@ -26,6 +29,11 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code === 'EPIPE') process.exit(0);
   throw error;
+});
+
+// Nobody reads the log any more: that is no reason to leave the node without a proxy.
+process.stderr.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error;
 });
 
 const hasColours = (stream: NodeJS.WriteStream) => stream.isTTY === true && !process.env['NO_COLOR'];

@@ -7,6 +7,7 @@
 
 import { parseCidr, parseIP } from '../proxier/addr.ts';
 import { KUBERNETES_MINOR } from '../version.ts';
+import { checkServer } from '../watch/cluster.ts';
 import { isIPPort } from './addresses.ts';
 import { formatDurationMs } from './durations.ts';
 import { checkFeatureGates } from './feature-gates.ts';
@@ -160,8 +161,12 @@ function checkAddresses(draft: DraftConfig, check: Check): void {
     );
   }
   for (const url of draft.apiServers) {
-    const scheme = URL.canParse(url) ? new URL(url).protocol : '';
-    check(scheme === 'http:' || scheme === 'https:', '--master', url, 'must be a URL such as https://10.0.0.1:6443');
+    try {
+      checkServer(url);
+    } catch (error) {
+      if (!(error instanceof SyntaxError)) throw error;
+      check(false, '--master', url, 'must be a URL such as https://10.0.0.1:6443, without user, query and fragment');
+    }
   }
 }
 

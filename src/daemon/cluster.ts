@@ -60,8 +60,9 @@ export async function openCluster(config: Config, clock: Clock): Promise<Cluster
     nodeSource: (name) => source([nodeNamed(name)]),
     serviceSource: source([SERVICES, ENDPOINT_SLICES, SERVICE_CIDRS]),
     events: {
-      post: async (path, body) => void (await client.post(path, body)),
-      patch: async (path, body) => void (await client.patch(path, body, 'application/merge-patch+json')),
+      post: async (path, body, signal) => void (await client.post(path, body, signal)),
+      patch: async (path, body, signal) =>
+        void (await client.patch(path, body, 'application/merge-patch+json', signal)),
       // 429 asks for patience; every other 4xx would be said again.
       isFinal: (error) => statusOf(error) >= 400 && statusOf(error) < 500 && statusOf(error) !== 429,
     },

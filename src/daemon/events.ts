@@ -10,6 +10,11 @@ import type { ObjectKey } from '../proxier/types.ts';
 import type { Clock } from '../sys/clock.ts';
 
 const QUEUE_LENGTH = 1_000;
+/** Limits of the API. */
+const MAX_NAME = 253;
+const MAX_NOTE_BYTES = 1_024;
+/** `.` and sixteen hex digits. */
+const SUFFIX_LENGTH = 17;
 const TRIES = 12;
 const RETRY_MS = 10_000;
 const RETRY_JITTER = 0.25;
@@ -43,8 +48,8 @@ export interface EventRecord {
 
 /** Where events go. `isFinal`: the server answered, and another try would be answered the same. */
 export interface EventApi {
-  post(path: string, body: object): Promise<void>;
-  patch(path: string, body: object): Promise<void>;
+  post(path: string, body: object, signal: AbortSignal): Promise<void>;
+  patch(path: string, body: object, signal: AbortSignal): Promise<void>;
   isFinal(error: unknown): boolean;
 }
 
@@ -111,7 +116,7 @@ export class Events {
     const { api, clock, log } = this.#deps;
     for (let tried = 1; ; tried++) {
       try {
-        await this.#sendOnce(event);
+        await this.#sendOnce(event, signal);
         return;
       } catch (error) {
         if (signal.aborted) return;
@@ -120,18 +125,19 @@ export class Events {
           return;
         }
         await clock.sleep(RETRY_MS * (1 + RETRY_JITTER * this.#options.random()), signal);
+        if (signal.aborted) return;
       }
     }
   }
 
-  async #sendOnce(event: EventRecord): Promise<void> {
+  async #sendOnce(event: EventRecord, signal: AbortSignal): Promise<void> {
     const { api, clock } = this.#deps;
     const key = JSON.stringify([event.regarding, event.type, event.reason, event.action, event.note]);
     const known = this.#sent.get(key);
     const now = microTime(clock.now());
     if (known !== undefined) {
       try {
-        await api.patch(known.path, { series: { count: known.count + 1, lastObservedTime: now } });
+        await api.patch(known.path, { series: { count: known.count + 1, lastObservedTime: now } }, signal);
         known.count++;
         return;
       } catch (error) {
@@ -140,9 +146,9 @@ export class Events {
       }
     }
     const namespace = event.regarding.namespace ?? 'default';
-    const name = `${event.regarding.name}.${this.#uniqueSuffix()}`;
+    const name = `${event.regarding.name.slice(0, MAX_NAME - SUFFIX_LENGTH)}.${this.#uniqueSuffix()}`;
     const path = `/apis/events.k8s.io/v1/namespaces/${namespace}/events`;
-    await api.post(path, {
+    const body = {
       apiVersion: 'events.k8s.io/v1',
       kind: 'Event',
       metadata: { namespace, name },
@@ -152,9 +158,10 @@ export class Events {
       type: event.type,
       reason: event.reason,
       action: event.action,
-      note: event.note.slice(0, 1024),
+      note: cut(event.note, MAX_NOTE_BYTES),
       regarding: event.regarding,
-    });
+    };
+    await api.post(path, body, signal);
     this.#sent.set(key, { path: `${path}/${name}`, count: 1 });
     for (const oldest of this.#sent.keys()) {
       if (this.#sent.size <= REMEMBERED) break;
@@ -168,6 +175,17 @@ export class Events {
     const bits = BigInt(Math.floor(this.#options.random() * 1024));
     return (micros * 1024n + bits).toString(16).padStart(16, '0');
   }
+}
+
+/** The text, without as many characters at its end as it takes to be of at most `maxBytes` bytes. */
+function cut(text: string, maxBytes: number): string {
+  const bytes = Buffer.from(text);
+  return bytes.length <= maxBytes
+    ? text
+    : bytes
+        .subarray(0, maxBytes)
+        .toString()
+        .replace(/\uFFFD$/, '');
 }
 
 /** RFC 3339 with six digits, the only form the API takes. */

@@ -4,12 +4,13 @@
  * @module
  */
 
-import { createServer, type RequestListener, type Server, STATUS_CODES } from 'node:http';
+import type { RequestListener, Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { splitHostPort } from '../config/addresses.ts';
 import { isUnspecified, parseIP } from '../proxier/addr.ts';
 import type { Log } from '../proxier/proxier.ts';
 import type { Clock } from '../sys/clock.ts';
+import { http } from '../sys/http.ts';
 
 /** Time between two tries to listen. */
 export const LISTEN_RETRY_MS = 5_000;
@@ -59,7 +60,7 @@ function listener(answer: Answerer, log: Log): RequestListener {
     } catch (error) {
       log.error({ url: request.url, err: error }, 'request failed');
       if (!response.headersSent) response.writeHead(500, { 'Content-Type': 'text/plain; charset=utf-8' });
-      response.end(`${STATUS_CODES[500]}\n`);
+      response.end(`${http.STATUS_CODES[500]}\n`);
     }
   };
 }
@@ -104,7 +105,7 @@ export async function serveHttp(
 ): Promise<void> {
   const { name, address, answer, hardFail, onListening } = options;
   while (!signal.aborted) {
-    const server = createServer(listener(answer, log));
+    const server = http.createServer(listener(answer, log));
     try {
       const at = await listen(server, address);
       log.info({ server: name, address: at.address, port: at.port }, 'listening');

@@ -10,7 +10,8 @@ import { FAMILIES, type Family, type IPAddress, type NodeObject, type WatchEvent
 import type { Clock } from '../sys/clock.ts';
 
 const POLL_MS = 1_000;
-const IPS_TIMEOUT_MS = 30_000;
+/** How long a node of an API server is waited for that has no address yet. */
+export const IPS_TIMEOUT_MS = 30_000;
 const POD_CIDRS_TIMEOUT_MS = 300_000;
 
 /** The addresses the daemon takes for the node's own. */
@@ -80,6 +81,8 @@ export interface NodeWatchOptions {
   readonly name: string;
   /** The pod CIDRs decide what is local traffic: wait for them, and end when they change. */
   readonly needsPodCIDRs: boolean;
+  /** How long to wait for the node to have an address. */
+  readonly addressTimeoutMs: number;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -136,16 +139,16 @@ export class NodeWatch {
   }
 
   /**
-   * Waits for the API server's answer without limit, then up to 30 s for the node to have an address, and, if they are
+   * Waits for the API server's answer without limit, then for a while for the node to have an address, and, if they are
    * needed, up to 5 min for its pod CIDRs.
    *
    * @returns The node, or undefined if it does not exist, which the daemon can live with.
    * @throws {Error} If pod CIDRs are needed and there are none.
    */
   async wait(signal: AbortSignal): Promise<NodeObject | undefined> {
-    const { name, needsPodCIDRs, log } = this.#options;
+    const { name, needsPodCIDRs, addressTimeoutMs, log } = this.#options;
     await Promise.race([this.#synced.promise, aborted(signal)]);
-    if (!(await this.#poll(() => apiNodeIPs(this.#node).length > 0, IPS_TIMEOUT_MS, signal))) {
+    if (!(await this.#poll(() => apiNodeIPs(this.#node).length > 0, addressTimeoutMs, signal))) {
       log.warn({ node: name, exists: this.#node !== undefined }, 'node has no address in the API');
     }
     const hasPodCIDRs = () => (this.#node?.podCIDRs.length ?? 0) > 0;

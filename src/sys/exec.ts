@@ -93,16 +93,18 @@ export const realExec: Exec = {
         killSignal: 'SIGKILL',
         signal: signal ? AbortSignal.any([signal, deadline]) : deadline,
       });
+      child.on('error', (cause) => {
+        if (deadline.aborted) fail({ code: 'TIMED_OUT', timeoutMs }, cause);
+        else if (signal?.aborted) fail({ code: 'ABORTED' }, cause);
+        else fail({ code: 'NOT_STARTED' }, cause);
+      });
+      // Out of file descriptors there are no pipes: the error event tells, and there is nothing else to listen to.
+      if (child.stdout === null || child.stdout === undefined) return;
       child.stdout.setEncoding('utf8').on('data', (s: string) => {
         stdout.push(s);
       });
       child.stderr.setEncoding('utf8').on('data', (s: string) => {
         stderr += s;
-      });
-      child.on('error', (cause) => {
-        if (deadline.aborted) fail({ code: 'TIMED_OUT', timeoutMs }, cause);
-        else if (signal?.aborted) fail({ code: 'ABORTED' }, cause);
-        else fail({ code: 'NOT_STARTED' }, cause);
       });
       child.on('close', (status, killedBy) => {
         if (status === 0) resolve(stdout.join(''));

@@ -129,17 +129,21 @@ class HttpApiClient implements ApiClient {
   async #ask(request: Request, signal?: AbortSignal): Promise<Answered> {
     const { servers } = this.#options.cluster;
     for (let tried = 1; ; tried++) {
-      const index = this.#current;
-      const server = servers[index] ?? servers[0];
+      const server = servers[this.#current] ?? servers[0];
       try {
         return { server, answer: await this.#askOne(server, request, signal) };
       } catch (error) {
         if (!mayAnotherHelp(error, request)) throw error;
-        // Another request may have moved on already.
-        if (this.#current === index) this.#current = (index + 1) % servers.length;
+        this.#leave(server);
         if (tried >= servers.length) throw error;
       }
     }
+  }
+
+  /** Goes on to the next server, unless another request has done so already. */
+  #leave(server: string): void {
+    const { servers } = this.#options.cluster;
+    if (servers[this.#current] === server) this.#current = (this.#current + 1) % servers.length;
   }
 
   async #askOne(server: string, request: Request, signal?: AbortSignal): Promise<IncomingMessage> {
@@ -209,8 +213,9 @@ class HttpApiClient implements ApiClient {
       }
       const message = `Cannot read from ${server}: nothing for ${idleTimeoutMs} ms`;
       body.destroy(new ApiError(message, { code: 'TIMED_OUT', server, timeoutMs: idleTimeoutMs }));
-      // What is silent for one is silent for all: the next request connects anew.
+      // What is silent for one is silent for all: the next request connects anew, and to another server.
       this.#connector.forgetIdle();
+      this.#leave(server);
     };
     const watching = watchdog();
     try {

@@ -72,8 +72,17 @@ export function inCluster(env: Environment, accountDir = ACCOUNT_DIR): ApiCluste
 export function checkServer(text: string): string {
   const full = text.includes('://') ? text : `http://${text}`;
   const url = URL.parse(full);
-  if (url === null || !['http:', 'https:'].includes(url.protocol) || url.search !== '' || url.hash !== '') {
-    throw new SyntaxError(`Cannot use "${text}" as API server: must be an http or https URL`);
+  if (
+    url === null ||
+    !['http:', 'https:'].includes(url.protocol) ||
+    url.search !== '' ||
+    url.hash !== '' ||
+    url.username !== '' ||
+    url.password !== ''
+  ) {
+    throw new SyntaxError(
+      `Cannot use "${text}" as API server: must be an http or https URL without user, query and fragment`,
+    );
   }
   return full.replace(/\/+$/, '');
 }

@@ -116,7 +116,11 @@ export class Connector {
         await this.#clock.sleep(timeoutMs, answered.signal);
         if (answered.signal.aborted || isDone()) return;
         const message = `Cannot ${what} ${server}: nothing for ${timeoutMs} ms`;
-        timedOut = new ApiError(message, { code: 'TIMED_OUT', server, timeoutMs });
+        // A request that never got a connection never reached the server.
+        const failure = connected
+          ? ({ code: 'TIMED_OUT', server, timeoutMs } as const)
+          : ({ code: 'UNREACHABLE', server } as const);
+        timedOut = new ApiError(message, failure);
         request.destroy(timedOut);
         this.forgetIdle();
       };

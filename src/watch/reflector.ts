@@ -38,6 +38,10 @@ const WATCH_IDLE_MS = 150_000;
 const SHORT_WATCH_MS = 1000;
 /** How long until a kind that the server does not have is asked for again; up to twice as long by chance. */
 const ABSENT_RETRY_MS = 300_000;
+/** A server may ask for patience, but not for more than this: rules would grow old on the word of one answer. */
+const MAX_RETRY_AFTER_MS = 60_000;
+/** A version too old is listed anew at once, if it is the first in this time. */
+const EXPIRED_AGAIN_MS = 60_000;
 /** Statuses of a server that is busy, starting or not yet knows us: the version we are at is not to blame. */
 const SERVER_TROUBLE: readonly number[] = [401, 403, 408, 429, 500, 502, 503];
 
@@ -72,6 +76,8 @@ export class Reflector {
   /** What was last told to `onStatus`. */
   #told = '';
   #downSinceMs: number | undefined;
+  /** When a version was last found too old. */
+  #expiredMs = Number.NEGATIVE_INFINITY;
 
   constructor(options: ReflectorOptions) {
     this.#options = options;
@@ -101,7 +107,9 @@ export class Reflector {
       this.#mayListOld = false;
       this.#version = undefined;
       // Too old is no failure of the server: list at once. But a version too old as soon as it is listed is one.
-      if (!listing && !this.#isFresh) return;
+      const isFirst = clock.now() - this.#expiredMs > EXPIRED_AGAIN_MS;
+      this.#expiredMs = clock.now();
+      if (!listing && !this.#isFresh && isFirst) return;
     }
     if (listing && watched.optional && (status === 404 || status === 403) && this.#deliveries.isEmpty) {
       this.#deliveries.markSynced();
@@ -111,7 +119,10 @@ export class Reflector {
     }
     const isLost = isMisunderstanding(error) || (this.#isSilent && error.failure.code === 'TIMED_OUT');
     if (!listing && isLost && ++this.#misunderstood >= 2) this.#version = undefined;
-    const asked = error.failure.code === 'STATUS' ? (error.failure.retryAfterMs ?? 0) : 0;
+    const asked =
+      error.failure.code === 'STATUS'
+        ? Math.min(error.failure.retryAfterMs ?? 0, MAX_RETRY_AFTER_MS) * (1 + random() / 2)
+        : 0;
     const retryInMs = Math.max(this.#backoff.next(), asked);
     this.#downSinceMs ??= clock.now();
     this.#tell({

@@ -7,6 +7,7 @@ import { type LoadedConfig, loadConfig } from '../../src/config/load.ts';
 import { type Config, ConfigError } from '../../src/config/types.ts';
 import { formatConfigYaml, toKubeProxyConfiguration } from '../../src/config/write.ts';
 
+const BASE_URL = 'must be a URL such as https://10.0.0.1:6443, without user, query and fragment';
 const HEAD = `apiVersion: ${API_VERSION}\nkind: ${KIND}\n`;
 
 /** Loads a file with this content (undefined: no file) beside these flags. */
@@ -811,8 +812,9 @@ t.test('validation:', async (t) => {
   const ours: readonly (readonly [flags: FlagValues, problem: string])[] = [
     [{ 'iptables-flavour': 'x' }, 'Cannot use --iptables-flavour "x": must be one of auto, nft, legacy'],
     [{ 'log-format': 'x' }, 'Cannot use --log-format "x": must be one of auto, json, pretty'],
-    [{ master: 'https://a, b' }, 'Cannot use --master "b": must be a URL such as https://10.0.0.1:6443'],
-    [{ master: 'file:///a' }, 'Cannot use --master "file:///a": must be a URL such as https://10.0.0.1:6443'],
+    [{ master: 'https://a, ftp://b' }, `Cannot use --master "ftp://b": ${BASE_URL}`],
+    [{ master: 'https://me:secret@a' }, `Cannot use --master "https://me:secret@a": ${BASE_URL}`],
+    [{ master: 'file:///a' }, `Cannot use --master "file:///a": ${BASE_URL}`],
   ];
   for (const [flags, problem] of ours) t.same(await problemsOf(HEAD, flags), [problem], problem);
   const several = await problemsOf(`${HEAD}mode: x\noomScoreAdj: 2000\nclusterCIDR: c\nbindAddress: z`);

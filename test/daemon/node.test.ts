@@ -1,6 +1,6 @@
 import { pino } from 'pino';
 import t from 'tap';
-import { apiNodeIPs, chooseNodeIPs, NodeWatch, nodePortCidrs } from '../../src/daemon/node.ts';
+import { apiNodeIPs, chooseNodeIPs, IPS_TIMEOUT_MS, NodeWatch, nodePortCidrs } from '../../src/daemon/node.ts';
 import type { NodeObject, ObjectKey } from '../../src/proxier/types.ts';
 import { FakeClock } from '../../src/sys/fake-clock.ts';
 import { makeNode, NODE_NAME } from '../lib/make.ts';
@@ -88,7 +88,7 @@ function makeWatch(needsPodCIDRs: boolean) {
   const clock = new FakeClock(0);
   const lines: string[] = [];
   const log = pino({ base: null }, { write: (line: string) => void lines.push(JSON.parse(line).msg) });
-  const watch = new NodeWatch({ name: NODE_NAME, needsPodCIDRs, clock, log });
+  const watch = new NodeWatch({ name: NODE_NAME, needsPodCIDRs, addressTimeoutMs: IPS_TIMEOUT_MS, clock, log });
   return {
     clock,
     lines,
