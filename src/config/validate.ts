@@ -172,22 +172,28 @@ function checkAddresses(draft: DraftConfig, check: Check): void {
 
 /**
  * A name that can be an interface's and can stand in a rule as it is: printable ASCII without blanks, quotes and
- * what a rule's option would begin with. At most 15 bytes (IFNAMSIZ of linux/if.h less its zero).
+ * what a rule's option would begin with. At most 15 bytes (IFNAMSIZ of linux/if.h less its
+ * zero); a prefix one less, since iptables is told `prefix+` in as much room.
  */
-const INTERFACE_NAME = /^(?![-!])[!-~]{1,15}$/;
+const MAX_INTERFACE_NAME = 15;
+const INTERFACE_NAME = /^(?![-!])[!-~]+$/;
 const NOT_IN_NAMES = /[/:"'\\]/;
 
 function checkLocalTraffic(draft: DraftConfig, check: Check): void {
   const { bridgeInterface, interfaceNamePrefix, clusterCIDRs } = draft.detectLocal;
-  const isName = (name: string) => INTERFACE_NAME.test(name) && !NOT_IN_NAMES.test(name);
-  const mustBe =
-    'must be 1 to 15 printable characters without blanks, quotes, "/", ":" and "\\", and must not begin with "-" or "!"';
+  const checkName = (field: string, name: string, max: number) =>
+    check(
+      name.length <= max && INTERFACE_NAME.test(name) && !NOT_IN_NAMES.test(name),
+      field,
+      name,
+      `must be 1 to ${max} printable characters without blanks, quotes, "/", ":" and "\\", and must not begin with "-" or "!"`,
+    );
   switch (draft.detectLocalMode) {
     case 'BridgeInterface':
-      check(isName(bridgeInterface), 'detectLocal.bridgeInterface', bridgeInterface, mustBe);
+      checkName('detectLocal.bridgeInterface', bridgeInterface, MAX_INTERFACE_NAME);
       return;
     case 'InterfaceNamePrefix':
-      check(isName(interfaceNamePrefix), 'detectLocal.interfaceNamePrefix', interfaceNamePrefix, mustBe);
+      checkName('detectLocal.interfaceNamePrefix', interfaceNamePrefix, MAX_INTERFACE_NAME - 1);
       return;
     case 'ClusterCIDR': {
       const families = clusterCIDRs.map((cidr) => parseCidr(cidr)?.family);

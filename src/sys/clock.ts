@@ -5,7 +5,10 @@
  */
 
 export interface Clock {
-  /** Milliseconds since the epoch, with fractions where the system has them. */
+  /**
+   * Milliseconds since the epoch, with fractions where the system has them. Goes on evenly: a clock that is set after the start of
+   * the process does not move it, so that intervals are right.
+   */
   now(): number;
   /** Resolves after `ms`, or at once when `signal` aborts. Never rejects. */
   sleep(ms: number, signal?: AbortSignal): Promise<void>;

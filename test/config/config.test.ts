@@ -728,6 +728,11 @@ const rules: readonly { good?: string; bad: string; problem: string; flags?: Fla
     problem: 'Cannot use detectLocal.bridgeInterface "-j"',
   },
   {
+    good: 'detectLocalMode: InterfaceNamePrefix\ndetectLocal: {interfaceNamePrefix: fourteen.chars}',
+    bad: 'detectLocalMode: InterfaceNamePrefix\ndetectLocal: {interfaceNamePrefix: fifteen..chars.}',
+    problem: 'Cannot use detectLocal.interfaceNamePrefix "fifteen..chars.": must be 1 to 14 printable characters',
+  },
+  {
     good: 'detectLocalMode: InterfaceNamePrefix\ndetectLocal: {interfaceNamePrefix: veth}',
     bad: 'detectLocalMode: InterfaceNamePrefix',
     problem: 'Cannot use detectLocal.interfaceNamePrefix: must be',
