@@ -182,8 +182,7 @@ t.test('the demonstration', async (t) => {
     t.match(stdout, new RegExp(`PREROUTING → KUBE-SERVICES → ${TUTORIAL_CHAIN} → KUBE-SVC-`));
     t.match(stdout, /nginx-externalname +ExternalName/);
     t.match(stdout, /\d+ checks passed, 0 failed/);
-    // biome-ignore lint/suspicious/noControlCharactersInRegex: the escape character is what is looked for
-    t.notMatch(stdout, /\x1b/, 'no colours');
+    t.notOk(stdout.includes('\x1b'), 'no colours');
     t.ok(await until(() => run.left().length === 0, 2_000), 'no process is left');
   });
 });

@@ -5,7 +5,7 @@
  */
 
 import {
-  any,
+  anything,
   boolean,
   integer,
   intOrString,
@@ -43,7 +43,7 @@ const metadata = object({
   annotations: map(string),
   ownerReferences: mergeList(ownerReference, 'uid'),
   finalizers: set(string),
-  managedFields: list(any),
+  managedFields: list(anything),
 });
 
 function kind(fields: Readonly<Record<string, Schema>>) {
@@ -141,7 +141,7 @@ export const nodeSchema = kind({
     providerID: string,
     unschedulable: boolean,
     taints: list(object({ key: string, value: string, effect: string, timeAdded: time })),
-    configSource: any,
+    configSource: anything,
     externalID: string,
   }),
   status: object({
@@ -161,13 +161,13 @@ export const nodeSchema = kind({
     ),
     addresses: mergeList(object({ type: string, address: string }), 'type'),
     daemonEndpoints: object({ kubeletEndpoint: object({ Port: integer }) }),
-    nodeInfo: map(any),
+    nodeInfo: map(anything),
     images: list(object({ names: list(string), sizeBytes: integer })),
     volumesInUse: list(string),
     volumesAttached: list(object({ name: string, devicePath: string })),
-    config: any,
-    runtimeHandlers: list(any),
-    features: any,
+    config: anything,
+    runtimeHandlers: list(anything),
+    features: anything,
   }),
 });
 

@@ -39,7 +39,7 @@ export const boolean: Scalar = { type: 'boolean' };
 export const intOrString: Scalar = { type: 'intOrString' };
 export const time: Scalar = { type: 'time' };
 /** Anything at all, kept as it is. */
-export const any: Scalar = { type: 'any' };
+export const anything: Scalar = { type: 'any' };
 
 export function object(fields: Readonly<Record<string, Schema>>): ObjectSchema {
   return { type: 'object', fields };
