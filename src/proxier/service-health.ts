@@ -5,7 +5,8 @@
  * @module
  */
 
-import { createServer, type Server } from 'node:http';
+import type { Server } from 'node:http';
+import { http } from '../sys/http.ts';
 import { HEALTH_HEADERS } from './health.ts';
 import { compareText, type ObjectKey } from './types.ts';
 
@@ -102,7 +103,7 @@ export class ServiceHealth {
     const servers: Server[] = [];
     try {
       for (const host of this.#options.hosts) {
-        const server = createServer((_request, response) => {
+        const server = http.createServer((_request, response) => {
           const listening = this.#open.get(service);
           if (listening === undefined) {
             // The Service went while the request was under way.
