@@ -51,8 +51,6 @@ export interface Tools extends ToolsInfo {
   ensureChain(table: AnyTable, chain: ChainName, signal?: AbortSignal): Promise<void>;
   /** True if the chain is there; an error is not a "no". */
   hasChain(table: AnyTable, chain: ChainName, signal?: AbortSignal): Promise<boolean>;
-  /** Deletes a rule of a built-in chain if it is there. */
-  deleteRule(table: AnyTable, chain: string, rule: readonly string[], signal?: AbortSignal): Promise<boolean>;
   /** Deletes an empty chain that nothing refers to. */
   deleteChain(table: AnyTable, chain: ChainName, signal?: AbortSignal): Promise<void>;
 }
@@ -90,8 +88,8 @@ export function createTools(info: ToolsInfo, deps: { readonly exec: Exec; readon
     return mine;
   }
 
-  const onRules = (op: string, chain: string, table: AnyTable, rest: readonly string[], signal?: AbortSignal) =>
-    run([binaries.iptables, ...wait, op, chain, '-t', table, ...rest], signal ? { signal } : {});
+  const onRules = (op: '-N' | '-S' | '-X', chain: ChainName, table: AnyTable, signal?: AbortSignal) =>
+    run([binaries.iptables, ...wait, op, chain, '-t', table], signal ? { signal } : {});
 
   return {
     ...info,
@@ -110,7 +108,7 @@ export function createTools(info: ToolsInfo, deps: { readonly exec: Exec; readon
     },
     async ensureChain(table, chain, signal) {
       try {
-        await onRules('-N', chain, table, [], signal);
+        await onRules('-N', chain, table, signal);
       } catch (error) {
         // Status 1: it exists.
         if (!exitedWith(error, 1)) throw error;
@@ -118,26 +116,15 @@ export function createTools(info: ToolsInfo, deps: { readonly exec: Exec; readon
     },
     async hasChain(table, chain, signal) {
       try {
-        await onRules('-S', chain, table, [], signal);
+        await onRules('-S', chain, table, signal);
         return true;
       } catch (error) {
         if (exitedWith(error, 1)) return false;
         throw error;
       }
     },
-    async deleteRule(table, chain, rule, signal) {
-      try {
-        await onRules('-C', chain, table, rule, signal);
-      } catch (error) {
-        // 1: no such rule. 2: the chain it jumps to is missing, so no rule can jump there.
-        if (exitedWith(error, 1) || exitedWith(error, 2)) return false;
-        throw error;
-      }
-      await onRules('-D', chain, table, rule, signal);
-      return true;
-    },
     async deleteChain(table, chain, signal) {
-      await onRules('-X', chain, table, [], signal);
+      await onRules('-X', chain, table, signal);
     },
   };
 }
