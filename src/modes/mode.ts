@@ -27,7 +27,7 @@ export interface Snapshot {
   readonly serviceCIDRs: readonly string[];
 }
 
-/** A service the kernel or its tools refused. It is left out until it changes; the others go on. */
+/** A service the kernel or its tools refused. It is left out until it changes or a full sync tries it again; the others go on. */
 export interface Refusal {
   readonly service: ObjectKey;
   /** The rule or object at fault, as given to the tool. */
