@@ -21,7 +21,7 @@ import type { Dataplane, Snapshot, SyncReport } from '../../src/modes/mode.ts';
 import { FakeNfacct } from '../../src/netlink/fake-nfacct.ts';
 import type { IPAddress, ObjectKey, ServicePlan } from '../../src/proxier/types.ts';
 import { FakeClock } from '../../src/sys/fake-clock.ts';
-import { FakeExec } from '../../src/sys/fake-exec.ts';
+import { FakeExec, type FakeProgram } from '../../src/sys/fake-exec.ts';
 import { FakeSysctl } from '../../src/sys/fake-proc.ts';
 import { arbPlans } from '../lib/iptables-plans.ts';
 import { cidr, ip, makeEndpoint, makePlan, makeServicePort } from '../lib/make.ts';
@@ -285,6 +285,40 @@ t.test('many services go at once', async (t) => {
     t.equal((filter.match(/^-D /gm) ?? []).length, gone.length / 4, `${name}: filter rules`);
     t.equal((nat.match(/^-D /gm) ?? []).length, rewritten.length > 0 ? 0 : (gone.length * 3) / 4, `${name}: nat rules`);
     t.equal(drift(node), '', name);
+  }
+});
+
+/** Services with an address each, and one endpoint each if `host` is given. */
+const many = (count: number, host?: number): readonly ServicePlan[] =>
+  Array.from({ length: count }, (_, i) =>
+    makePlan(
+      port(`s${i}`, 1, { clusterIP: ip(`172.30.${2 + (i >> 8)}.${i & 255}`) }),
+      host === undefined ? [] : [makeEndpoint(`10.180.1.${host}`)],
+    ),
+  );
+
+t.test('a rewritten chain has a refused rule of a service that did not change', async (t) => {
+  for (const flavour of ['nft', 'legacy'] as const) {
+    for (const { name, changes, refused } of [
+      { name: 'it alone', changes: [], refused: ['ns1/kept'] },
+      { name: 'one that changed, too', changes: [plan('bad', 9, [])], refused: ['ns1/bad', 'ns1/kept'] },
+    ]) {
+      const node = makeNode(flavour);
+      const plans = many(150);
+      await node.sync([...plans, plan('kept', 8, [])]);
+      node.ruleset.refuses = (line) => /172\.30\.1\.[89]/.test(line);
+      let restores = 0;
+      node.trouble.before = () => {
+        if (++restores > 100) throw new Error('it goes round in circles');
+      };
+      const report = await node.sync([...plans.map(({ service }) => service), ...changes]);
+      // Over a dump, nothing of what did not change is written, unless its chain is rewritten there too.
+      const named = report.refused.map(({ service }) => service);
+      t.same(named.filter((service) => service !== 'ns1/kept').sort(), refused.slice(0, -1), `${flavour}, ${name}`);
+      t.equal(new Set(named).size, named.length, 'each is named once');
+      const rest = report.refusedServices.has(key('kept')) ? [] : [plan('kept', 8, [])];
+      t.equal(drift(node, rest), '', `${flavour}, ${name}`);
+    }
   }
 });
 
@@ -923,40 +957,70 @@ t.test('probe', async (t) => {
       programs: { 'iptables-nft': says('iptables of some kind (nf_tables)') },
       want: { kind: 'present', tools: { version: undefined, features: { randomFully: false, wait: false } } },
     },
-    {
-      name: 'a kernel without nat',
-      programs: {
-        'iptables-nft': ({ argv }) =>
-          argv.includes('--version')
-            ? { stdout: 'iptables v1.8.9 (nf_tables)' }
-            : { status: 3, stderr: "iptables: can't initialize iptables table `nat'\nmore\n" },
-      },
-      want: { kind: 'absent', error: { code: 'NO_KERNEL_SUPPORT', message: /can't initialize.*load nf_tables/ } },
-    },
-    {
-      name: 'no permission, with the status that a held lock has',
-      programs: {
-        'iptables-nft': ({ argv }) =>
-          argv.includes('--version')
-            ? { stdout: 'iptables v1.8.9 (nf_tables)' }
-            : { status: 4, stderr: 'Could not fetch rule set generation id: Permission denied (you must be root)\n' },
-      },
-      want: { kind: 'absent', error: { message: /Permission denied.*; run as root with CAP_NET_ADMIN, / } },
-    },
-    {
-      name: 'a held lock',
-      programs: {
-        'iptables-nft': ({ argv }) =>
-          argv.includes('--version')
-            ? { stdout: 'iptables v1.8.9 (nf_tables)' }
-            : { status: 4, stderr: 'Another app is currently holding the xtables lock\n' },
-      },
-      want: { kind: 'absent', error: { message: /; see who holds the lock$/ } },
-    },
   ];
   for (const { name, programs, want } of families) {
     t.match(await probeFamily('IPv4', 'nft', { exec: new FakeExec(programs), clock }), want, name);
   }
+
+  const nothingListed: readonly { name: string; status: number; stderr: string; want: object }[] = [
+    {
+      name: 'a kernel without nat',
+      status: 3,
+      stderr: "iptables: can't initialize iptables table `nat': Table does not exist (do you need to insmod?)\nmore\n",
+      want: { code: 'NO_KERNEL_SUPPORT', message: /can't initialize.*; run as root .*load nf_tables/ },
+    },
+    {
+      name: 'a kernel without the family',
+      status: 3,
+      stderr: "ip6tables: can't initialize ip6tables table `nat': Address family not supported by protocol\n",
+      want: { code: 'NO_KERNEL_SUPPORT' },
+    },
+    {
+      name: 'a kernel without nf_tables',
+      status: 4,
+      stderr: 'Could not fetch rule set generation id: Invalid argument\n',
+      want: { code: 'NO_KERNEL_SUPPORT' },
+    },
+    {
+      name: 'no permission, with the status that a held lock has',
+      status: 4,
+      stderr: 'Could not fetch rule set generation id: Permission denied (you must be root)\n',
+      want: { code: 'CANNOT_LIST', message: /Permission denied.*; run as root with CAP_NET_ADMIN, / },
+    },
+    {
+      name: 'a lock that cannot be opened',
+      status: 4,
+      stderr: "Fatal: can't open lock file /run/xtables.lock: No such file or directory\n",
+      want: { code: 'CANNOT_LIST' },
+    },
+    {
+      name: 'a table the program cannot show',
+      status: 1,
+      stderr: "iptables: table `nat' is incompatible, use 'nft' tool.\n",
+      want: { code: 'CANNOT_LIST' },
+    },
+  ];
+  for (const { name, want, ...answer } of nothingListed) {
+    const program: FakeProgram = ({ argv }) =>
+      argv.includes('--version') ? { stdout: 'iptables v1.8.9 (nf_tables)' } : answer;
+    const exec = new FakeExec({ 'iptables-nft': program });
+    t.match(await probeFamily('IPv4', 'nft', { exec, clock }), { kind: 'absent', error: want }, name);
+  }
+
+  const trouble = noTrouble();
+  const busy = { exec: new FakeExec(fakePrograms(new FakeRuleset('IPv4', 'nft'), trouble)), clock };
+  trouble.locked = 5;
+  const waiting = probeIptables('auto', busy);
+  await clock.advance(1_000);
+  t.match(await waiting, { families: { IPv4: { kind: 'present' } } }, 'a held lock is waited out');
+  for (const probing of ['auto', 'nft'] as const) {
+    trouble.locked = 1_000_000;
+    const stuck = t.rejects(probeIptables(probing, busy), { name: 'ExecError', message: /xtables lock/ });
+    await clock.advance(61_000);
+    await stuck;
+    t.ok(trouble.locked < 1_000_000 - 100, `${probing}: one that stays is an error, not a family that is not there`);
+  }
+
   const both = await probeIptables('auto', {
     exec: new FakeExec(fakePrograms(new FakeRuleset('IPv6', 'legacy'))),
     clock,
@@ -1009,6 +1073,20 @@ t.test('the mode as the daemon sees it', async (t) => {
   const bare = await openMode({ ...settings, iptablesFlavour: 'auto' }, { ...deps, exec: new FakeExec({}) });
   t.match(bare.support, { IPv4: { code: 'NOT_INSTALLED' }, IPv6: { code: 'NOT_INSTALLED' } });
   t.same(await bare.cleanUp(), [], 'without programs there is nothing to clean up');
+  for (const [stderr, want] of [
+    ["can't initialize ip6tables table `nat': Address family not supported by protocol\n", []],
+    ['Could not fetch rule set generation id: Permission denied\n', [/^Cannot use iptables for IPv6: .*denied/]],
+  ] as const) {
+    const ip6tables: FakeProgram = ({ argv }) =>
+      argv.includes('--version') ? { stdout: 'ip6tables v1.8.9 (nf_tables)\n' } : { status: 3, stderr };
+    const exec = new FakeExec({ ...fakePrograms(ruleset), 'ip6tables-nft': ip6tables });
+    const errors = await (await openMode(settings, { ...deps, exec })).cleanUp();
+    t.equal(errors.length, want.length, `clean-up of one family: ${stderr}`);
+    t.match(
+      errors.map(({ message }) => message),
+      want,
+    );
+  }
   const dataplane = mode.createDataplane({ ...OPTIONS });
   t.same(sysctl.writes, ['net/ipv4/conf/all/route_localnet=1']);
   mode.createDataplane({ ...OPTIONS });

@@ -212,13 +212,16 @@ class IptablesDataplane implements Dataplane {
         if (!signal?.aborted) this.#deps.metrics.restoreFailed(true);
         if (!(error instanceof RestoreRefusedError)) throw error;
         const culprits = blame(input, error);
-        if (culprits?.repeatable !== true || culprits.held.length > 0) {
+        const out = new Map(culprits?.refusals.map((refusal) => [refusal.service, refusal]));
+        const left = changes.filter(({ key }) => !out.has(key));
+        // A rewritten chain also has rules of services without a change: leaving out changes does not help against those.
+        const helps = culprits?.repeatable === true && culprits.held.length === 0 && left.length < changes.length;
+        if (!helps) {
           this.#deps.log.info({ family: this.family, reason: error.reason }, 'partial sync refused; syncing in full');
           return undefined;
         }
-        refusals.push(...culprits.refusals);
-        const out = new Set(culprits.refusals.map(({ service }) => service));
-        changes = changes.filter(({ key }) => !out.has(key));
+        refusals.push(...changes.flatMap(({ key }) => out.get(key) ?? []));
+        changes = left;
       }
     }
     for (const key of snapshot.dirty) this.#refused.delete(key);
