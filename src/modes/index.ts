@@ -77,6 +77,7 @@ export interface OpenMode {
  * Looks at the node and prepares a mode.
  *
  * @throws {RangeError} If the mode is not built.
+ * @throws {ExecError} If a program of the mode hangs or dies, or what it works on stays locked by another one.
  */
 export async function openMode(settings: ModeSettings, deps: ModeDeps): Promise<OpenMode> {
   switch (settings.mode) {
@@ -139,6 +140,8 @@ async function openIptables(settings: ModeSettings, deps: ModeDeps): Promise<Ope
       for (const family of FAMILIES) {
         const found = families[family];
         if (found.kind === 'present') errors.push(...(await cleanUp(found.tools, signal)));
+        // No programs or no such family in the kernel: no rules either. Otherwise there may be some.
+        else if (found.error.code === 'CANNOT_LIST') errors.push(found.error);
       }
       return errors;
     },

@@ -312,7 +312,7 @@ t.test('a rewritten chain has a refused rule of a service that did not change', 
         if (++restores > 100) throw new Error('it goes round in circles');
       };
       const report = await node.sync([...plans.map(({ service }) => service), ...changes]);
-      // Over a dump, nothing of what did not change is written, unless its chain is rewritten there too.
+      // Whether what did not change is refused depends on whether the full sync rewrites the chain too.
       const named = report.refused.map(({ service }) => service);
       t.same(named.filter((service) => service !== 'ns1/kept').sort(), refused.slice(0, -1), `${flavour}, ${name}`);
       t.equal(new Set(named).size, named.length, 'each is named once');
@@ -454,7 +454,14 @@ t.test('whose fault a refusal is', async (t) => {
   ];
   const filter: OwnedEdits = {
     owner: key('two'),
-    edits: [{ op: 'append', table: 'filter', chain: toChainName('KUBE-SERVICES'), body: '-j DROP' }],
+    edits: [
+      { op: 'declare', table: 'filter', chain: toChainName('KUBE-SERVICES') },
+      { op: 'append', table: 'filter', chain: toChainName('KUBE-SERVICES'), body: '-j DROP' },
+    ],
+  };
+  const declared: OwnedEdits = {
+    owner: 'static',
+    edits: [{ op: 'declare', table: 'nat', chain: toChainName('KUBE-SERVICES') }],
   };
   // *nat, three declares, two appends, two inserts, one removal, COMMIT
   const rows: readonly {
@@ -467,7 +474,7 @@ t.test('whose fault a refusal is', async (t) => {
     {
       name: 'a rule of a chain declared here',
       lines: [5],
-      want: { refusals: [{ service: 'ns1/one' }], held: [], repeatable: true },
+      want: { refusals: [{ service: 'ns1/one' }], held: [], certain: true, repeatable: true },
     },
     {
       name: 'two culprits',
@@ -482,7 +489,7 @@ t.test('whose fault a refusal is', async (t) => {
     {
       name: 'a rule for a shared chain depends on the kernel',
       lines: [7],
-      want: { refusals: [{ service: 'ns1/one' }], repeatable: false },
+      want: { refusals: [{ service: 'ns1/one' }], certain: false, repeatable: false },
     },
     { name: 'a chain that is held', lines: [9], want: { refusals: [], held: [gone], repeatable: false } },
     { name: 'COMMIT', lines: [10], want: undefined },
@@ -499,14 +506,20 @@ t.test('whose fault a refusal is', async (t) => {
     {
       name: 'the first of two tables',
       parts: [filter, ...nat],
+      lines: [3],
+      want: { refusals: [{ service: 'ns1/two' }], certain: true, repeatable: true },
+    },
+    {
+      name: 'a rule appended to a chain that is declared in the other table only',
+      parts: [{ ...filter, edits: filter.edits.filter(({ op }) => op !== 'declare') }, declared],
       lines: [2],
-      want: { refusals: [{ service: 'ns1/two' }], repeatable: true },
+      want: { refusals: [{ service: 'ns1/two' }], certain: false, repeatable: false },
     },
     {
       name: 'the second of two tables: the first is committed',
       parts: [filter, ...nat],
-      lines: [8],
-      want: { refusals: [{ service: 'ns1/one' }], repeatable: false },
+      lines: [9],
+      want: { refusals: [{ service: 'ns1/one' }], certain: true, repeatable: false },
     },
   ];
   for (const { name, parts = nat, lines, reason = 'no', want } of rows) {
@@ -521,6 +534,33 @@ t.test('whose fault a refusal is', async (t) => {
     else t.match(got, want, name);
     if (want !== undefined && 'refusals' in want && Array.isArray(want.refusals))
       t.equal(got?.refusals.length, want.refusals.length);
+  }
+});
+
+t.test('somebody changes the rules between their reading and their writing', async (t) => {
+  for (const flavour of ['nft', 'legacy'] as const) {
+    for (const { name, vandal } of [
+      { name: 'a shared chain goes', vandal: '*nat\n-F\n-X KUBE-SERVICES\nCOMMIT\n' },
+      { name: 'the rule to be replaced goes', vandal: '*nat\n-F\nCOMMIT\n' },
+    ]) {
+      const node = makeNode(flavour);
+      await node.sync([plan('a', 1, [1]), plan('b', 2, [1])]);
+      let times = 1;
+      node.trouble.before = ({ argv }) => {
+        if (argv[0].endsWith('-restore') && times-- > 0) node.ruleset.restore(vandal);
+      };
+      const changed = plan('a', 1, [1], { clusterIP: ip('172.30.1.7') });
+      const report = await node.sync([changed, plan('c', 3, [1])], { full: true });
+      t.same([...report.refusedServices], [], `${flavour}, ${name}: nobody is at fault`);
+      t.equal(times, 0);
+      t.equal(drift(node), '');
+    }
+    const node = makeNode(flavour);
+    await node.sync([plan('a', 1, [1])]);
+    node.ruleset.refuses = (line) => line.startsWith('-I') && line.includes('172.30.1.2');
+    const report = await node.sync([plan('b', 2, [1])], { full: true });
+    t.same([...report.refusedServices], ['ns1/b'], `${flavour}: the same again is a fault`);
+    t.equal(drift(node, [plan('a', 1, [1])]), '');
   }
 });
 

@@ -11,7 +11,7 @@ import { FAMILIES, type Family } from '../../proxier/types.ts';
 import type { Clock } from '../../sys/clock.ts';
 import { type Exec, ExecError } from '../../sys/exec.ts';
 import { saysLocked } from './refusal.ts';
-import { type Binaries, createTools, type Flavour, type Tools, type ToolsInfo } from './tools.ts';
+import { type Binaries, createTools, type Flavour, runUntilUnlocked, type Tools, type ToolsInfo } from './tools.ts';
 
 const PROGRAMS: Readonly<Record<Family, string>> = { IPv4: 'iptables', IPv6: 'ip6tables' };
 const HINT = /^:(?:KUBE-IPTABLES-HINT|KUBE-KUBELET-CANARY) /m;
@@ -19,7 +19,15 @@ const TIMEOUT_MS = 60_000;
 /** The first version whose restore waits for the lock and knows --random-fully. */
 const WAIT_VERSION = [1, 6, 2] as const;
 
-export type ProbeFailure = 'NOT_INSTALLED' | 'NO_KERNEL_SUPPORT';
+/**
+ * How a kernel says that it lacks the family, the nat table or a module: an error of socket(2) or nfnetlink in the words of
+ * strerror(3), or the words of libiptc for "no such table". Anything else, such as a missing permission, says nothing about the kernel.
+ */
+const NO_SUPPORT =
+  /do you need to insmod|(?:Protocol|Address family|Operation) not supported|Protocol not available|generation id: Invalid argument|_ADD failed \(No such file or directory\)/;
+
+/** `CANNOT_LIST`: programs and kernel may have the family, with rules in it, and this process cannot see them. */
+export type ProbeFailure = 'NOT_INSTALLED' | 'NO_KERNEL_SUPPORT' | 'CANNOT_LIST';
 
 /** A family cannot be served; the message says what is missing and what to do. */
 export class IptablesProbeError extends Error {
@@ -72,10 +80,11 @@ export function versionAtLeast(version: string, least: readonly number[]): boole
  *
  * @param asked - A fixed flavour is taken as it is.
  * @throws {IptablesProbeError} NOT_INSTALLED, if there are no iptables programs at all.
+ * @throws {ExecError} If a program that is there hangs or dies, or the tables stay locked.
  */
 export async function probeFlavour(asked: Flavour | 'auto', deps: ProbeDeps): Promise<Flavour> {
   if (asked !== 'auto') return asked;
-  const run = quietly(deps.exec);
+  const run = quietly(deps);
   // nft first: looking at legacy tables loads their modules, and from then on every nft listing warns of them.
   for (const flavour of ['nft', 'legacy'] as const) {
     for (const family of FAMILIES) {
@@ -99,11 +108,13 @@ export async function probeFlavour(asked: Flavour | 'auto', deps: ProbeDeps): Pr
 }
 
 /** A run whose failure is an answer: undefined. Anything but a program that is missing or says no is thrown. */
-function quietly(exec: Exec): Run {
+function quietly(deps: ProbeDeps): Run {
   return async (argv) => {
     try {
-      return await exec.run({ argv, timeoutMs: TIMEOUT_MS });
+      return await runUntilUnlocked({ argv, timeoutMs: TIMEOUT_MS }, deps);
     } catch (error) {
+      // A held lock is no answer: it says nothing about what is there.
+      if (saysLocked(error)) throw error;
       if (error instanceof ExecError && (error.failure.code === 'NOT_STARTED' || error.failure.code === 'EXITED')) {
         return undefined;
       }
@@ -128,10 +139,10 @@ async function findTools(family: Family, flavour: Flavour, run: Run): Promise<To
 /**
  * The tools of one family, if programs and kernel have what it takes: a nat table that can be listed.
  *
- * @throws {ExecError} If a program that is there hangs or dies.
+ * @throws {ExecError} If a program that is there hangs or dies, or the tables stay locked.
  */
 export async function probeFamily(family: Family, flavour: Flavour, deps: ProbeDeps): Promise<ProbeResult> {
-  const info = await findTools(family, flavour, quietly(deps.exec));
+  const info = await findTools(family, flavour, quietly(deps));
   const program = PROGRAMS[family];
   if (info === undefined) {
     const what = `Cannot use iptables for ${family}: there is no ${program}-${flavour}, and no ${program} of that flavour, on PATH`;
@@ -144,9 +155,9 @@ export async function probeFamily(family: Family, flavour: Flavour, deps: ProbeD
   const wait = info.features.wait ? ['-w', '5'] : [];
   try {
     const argv = [info.binaries.iptables, ...wait, '-S', 'POSTROUTING', '-t', 'nat'] as const;
-    await deps.exec.run({ argv, timeoutMs: TIMEOUT_MS });
+    await runUntilUnlocked({ argv, timeoutMs: TIMEOUT_MS }, deps);
   } catch (cause) {
-    if (!(cause instanceof ExecError) || cause.failure.code !== 'EXITED') throw cause;
+    if (!(cause instanceof ExecError) || cause.failure.code !== 'EXITED' || saysLocked(cause)) throw cause;
     const said = cause.stderr.trim().split('\n', 1)[0] ?? '';
     const modules =
       flavour === 'nft'
@@ -154,14 +165,19 @@ export async function probeFamily(family: Family, flavour: Flavour, deps: ProbeD
         : `${program.replace('tables', '_tables')} and ${program.replace('tables', 'table')}_nat`;
     // The legacy flavour asks the kernel through a raw socket.
     const capabilities = flavour === 'nft' ? 'CAP_NET_ADMIN' : 'CAP_NET_ADMIN and CAP_NET_RAW';
-    const todo = saysLocked(cause) ? 'see who holds the lock' : `run as root with ${capabilities}, and load ${modules}`;
+    const todo = `run as root with ${capabilities}, and load ${modules}`;
     const message = `Cannot use iptables for ${family}: ${info.binaries.iptables} cannot list the nat table (${said}); ${todo}`;
-    return { kind: 'absent', error: new IptablesProbeError('NO_KERNEL_SUPPORT', message, { cause }) };
+    const code = NO_SUPPORT.test(cause.stderr) ? 'NO_KERNEL_SUPPORT' : 'CANNOT_LIST';
+    return { kind: 'absent', error: new IptablesProbeError(code, message, { cause }) };
   }
   return { kind: 'present', tools: createTools(info, deps) };
 }
 
-/** Looks at the node once: the flavour, then both families. Without any programs there is no flavour, and no family. */
+/**
+ * Looks at the node once: the flavour, then both families. Without any programs there is no flavour, and no family.
+ *
+ * @throws {ExecError} If a program that is there hangs or dies, or the tables stay locked.
+ */
 export async function probeIptables(
   asked: Flavour | 'auto',
   deps: ProbeDeps,

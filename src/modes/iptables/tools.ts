@@ -61,29 +61,37 @@ const TIMEOUT_MS = 300_000;
 const LOCK_DEADLINE_MS = 60_000;
 const LOCK_RETRY_MS = 200;
 
+/**
+ * Runs one of the programs, again and again while another one holds the lock of the tables.
+ *
+ * @throws {ExecError} As `exec` does; also if the tables are still locked after a minute.
+ */
+export async function runUntilUnlocked(
+  command: Command,
+  { exec, clock }: { readonly exec: Exec; readonly clock: Clock },
+  signal?: AbortSignal,
+): Promise<string> {
+  const deadline = clock.now() + LOCK_DEADLINE_MS;
+  for (;;) {
+    try {
+      return await exec.run(command, signal);
+    } catch (error) {
+      if (!saysLocked(error) || clock.now() >= deadline || signal?.aborted) throw error;
+      await clock.sleep(LOCK_RETRY_MS, signal);
+    }
+  }
+}
+
 /** The programs of one family, for `exec` to start. */
 export function createTools(info: ToolsInfo, deps: { readonly exec: Exec; readonly clock: Clock }): Tools {
-  const { exec, clock } = deps;
   const { binaries } = info;
   const wait = info.features.wait ? ['-w', '5'] : [];
   let last: Promise<unknown> = Promise.resolve();
 
-  async function runUntilUnlocked(command: Command, signal: AbortSignal | undefined): Promise<string> {
-    const deadline = clock.now() + LOCK_DEADLINE_MS;
-    for (;;) {
-      try {
-        return await exec.run(command, signal);
-      } catch (error) {
-        if (!saysLocked(error) || clock.now() >= deadline || signal?.aborted) throw error;
-        await clock.sleep(LOCK_RETRY_MS, signal);
-      }
-    }
-  }
-
   function run(argv: readonly [string, ...string[]], options: { stdin?: Command['stdin']; signal?: AbortSignal }) {
     const { stdin, signal } = options;
     const command: Command = { argv, timeoutMs: TIMEOUT_MS, ...(stdin === undefined ? {} : { stdin }) };
-    const mine = last.then(() => runUntilUnlocked(command, signal));
+    const mine = last.then(() => runUntilUnlocked(command, deps, signal));
     last = mine.catch(() => {});
     return mine;
   }
