@@ -133,11 +133,10 @@ class IptablesDataplane implements Dataplane {
     this.#facts = undefined;
     this.skipsPeriodicFullSync = snapshot.endpointCount > LARGE_CLUSTER_ENDPOINTS;
     const written: RuleCounts = { filter: 0, nat: 0 };
-    const refused =
-      (full || known === undefined ? undefined : await this.#partial(snapshot, known, written, signal)) ??
-      (await this.#full(snapshot, written, signal));
+    const partial = full || known === undefined ? undefined : await this.#partial(snapshot, known, written, signal);
+    const refused = partial ?? (await this.#full(snapshot, written, signal));
     for (const table of TABLES) this.#deps.metrics.rules(table, this.#total[table], written[table]);
-    return { refused, refusedServices: new Set(this.#refused) };
+    return { full: partial === undefined, refused, refusedServices: new Set(this.#refused) };
   }
 
   async monitor(onLost: (reason: string) => void, signal: AbortSignal): Promise<void> {
@@ -324,6 +323,7 @@ class IptablesDataplane implements Dataplane {
       if (!refusals.has(key)) refusals.set(key, refusal);
     };
     const held = new Set<ChainName>();
+    const suspects = new Set<ObjectKey>();
     let unclear = 0;
     for (;;) {
       const round = new FullRound(this.#options, facts, statics, await this.#dump(signal));
@@ -334,7 +334,7 @@ class IptablesDataplane implements Dataplane {
       };
       const keepStale = this.#cleanupIsDue() ? 'removes' : 'keeps';
       const services = round.render(snapshot.services, choose, refuse);
-      const outcome = await this.#writeRound(round, services, { held, keepStale, unclear, written }, signal);
+      const outcome = await this.#writeRound(round, services, { held, suspects, keepStale, unclear, written }, signal);
       if (outcome.kind === 'written') {
         this.#settleFull(round, facts, refusals, { held, keepStale });
         const wasRefused = this.#refused;
@@ -363,6 +363,8 @@ class IptablesDataplane implements Dataplane {
     services: Iterable<readonly [ObjectKey, ServiceRules]>,
     state: {
       readonly held: ReadonlySet<ChainName>;
+      /** Services that a round before was refused over, perhaps only because of what somebody else did meanwhile. */
+      readonly suspects: Set<ObjectKey>;
       readonly keepStale: 'keeps' | 'removes';
       readonly unclear: number;
       readonly written: RuleCounts;
@@ -384,7 +386,9 @@ class IptablesDataplane implements Dataplane {
         if (!signal?.aborted) metrics.restoreFailed(false);
         if (!(error instanceof RestoreRefusedError)) throw error;
         const culprits = blame(input, error);
-        if (culprits !== undefined) return { kind: 'blamed', ...culprits };
+        const isSure = culprits?.certain || culprits?.refusals.every(({ service }) => state.suspects.has(service));
+        if (culprits !== undefined && isSure) return { kind: 'blamed', ...culprits };
+        for (const { service } of culprits?.refusals ?? []) state.suspects.add(service);
         if (state.unclear + 1 < UNCLEAR_TRIES) return { kind: 'unclear' };
         const refusals = await writeInHalves(tools, parts, signal);
         if (refusals.length > 0) return { kind: 'blamed', refusals, held: [] };

@@ -20,6 +20,11 @@ export interface Blame {
   /** Stale chains that something foreign still jumps to. */
   readonly held: readonly ChainName[];
   /**
+   * Every rule refused goes to a chain that the same input declares. Other lines are also refused when somebody changed what
+   * they refer to after it was read, and then their service is innocent.
+   */
+  readonly certain: boolean;
+  /**
    * The input can be given again without what was refused: nothing of it reached the kernel, and the fault lies in the rules
    * and not in what the kernel has.
    */
@@ -36,18 +41,31 @@ export function blame(input: RestoreInput, error: RestoreRefusedError): Blame | 
   const refusals = new Map<string, Refusal>();
   const held: ChainName[] = [];
   const firstCommit = input.lines.indexOf('COMMIT') + 1;
+  let certain = true;
   let repeatable = true;
   for (const { line, reason } of error.lines) {
     const rule = input.lines[line - 1];
     const owner = input.ownerOf(line);
     if (rule === undefined || owner === undefined || saysMissingTarget(reason)) return undefined;
-    // A rule is appended to a chain that the same input declares; the other operations depend on what the kernel has.
-    if (line > firstCommit || !rule.startsWith('-A ')) repeatable = false;
-    if (rule.startsWith('-X ')) held.push(toChainName(rule.slice('-X '.length)));
-    else if (owner === 'static') return undefined;
-    else if (!refusals.has(owner)) refusals.set(owner, { service: owner, rule, reason });
+    if (rule.startsWith('-X ')) {
+      held.push(toChainName(rule.slice('-X '.length)));
+      repeatable = false;
+      continue;
+    }
+    if (!appendsToDeclared(input, line)) certain = false;
+    if (line > firstCommit || !certain) repeatable = false;
+    if (owner === 'static') return undefined;
+    if (!refusals.has(owner)) refusals.set(owner, { service: owner, rule, reason });
   }
-  return { refusals: [...refusals.values()], held, repeatable };
+  return { refusals: [...refusals.values()], held, certain, repeatable };
+}
+
+function appendsToDeclared({ lines }: RestoreInput, line: number): boolean {
+  const chain = /^-A (\S+)/.exec(lines[line - 1] ?? '')?.[1];
+  if (chain === undefined) return false;
+  const table = lines.findLastIndex((text, i) => i < line && text.startsWith('*'));
+  const at = lines.indexOf(`:${chain} - [0:0]`, table);
+  return at >= 0 && at < line;
 }
 
 /** Rules written, per table. */
