@@ -12,6 +12,7 @@ import type { Dataplane, Inspection, ModeName, Refusal, Snapshot, SyncOptions, S
 export interface FakeSync {
   /** Start, in milliseconds of the clock. */
   readonly atMs: number;
+  /** As asked for. */
   readonly full: boolean;
   /** Dirty services, in the order of text. */
   readonly dirty: readonly ObjectKey[];
@@ -30,6 +31,8 @@ export class FakeDataplane implements Dataplane {
   lastsMs = 0;
   /** Services whose rules the kernel would refuse. */
   readonly refuses = new Set<ObjectKey>();
+  /** A partial sync becomes a full one. */
+  goesFull = false;
   skipsPeriodicFullSync = false;
   #refused = new Set<ObjectKey>();
   #onLost: ((reason: string) => void) | undefined;
@@ -48,9 +51,10 @@ export class FakeDataplane implements Dataplane {
       const dirty = [...snapshot.dirty].sort();
       this.syncs.push({ atMs: this.#clock.now(), full, dirty, serviceCIDRs: snapshot.serviceCIDRs });
       if (this.lastsMs > 0) await this.#clock.sleep(this.lastsMs, signal);
-      const work = full ? new Set([...snapshot.services.keys(), ...this.programmed.keys()]) : new Set(dirty);
+      const isFull = full || this.goesFull;
+      const work = isFull ? new Set([...snapshot.services.keys(), ...this.programmed.keys()]) : new Set(dirty);
       const refused = this.#program(snapshot, [...work]);
-      return { refused, refusedServices: this.#refused };
+      return { full: isFull, refused, refusedServices: this.#refused };
     } finally {
       this.#running = false;
     }

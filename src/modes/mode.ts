@@ -37,6 +37,8 @@ export interface Refusal {
 }
 
 export interface SyncReport {
+  /** What the kernel has was read back: as asked for, or because the mode found that only this helps. */
+  readonly full: boolean;
   /** Services left out by this sync, newly refused ones only. */
   readonly refused: readonly Refusal[];
   /** All services left out now. */

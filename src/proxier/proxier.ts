@@ -253,6 +253,8 @@ export class Proxier {
     this.#requested = false;
     this.#takeChanges();
     const label = { ip_family: this.family };
+    // A partial sync may become a full one. Of one that fails, only what was asked for is known.
+    let wasFull = full;
     try {
       const snapshot = {
         services: model.services,
@@ -261,6 +263,7 @@ export class Proxier {
         serviceCIDRs: this.#serviceCIDRs,
       };
       const report = await dataplane.sync(snapshot, { full }, signal);
+      wasFull = report.full;
       metrics.refusedServices.set(label, report.refusedServices.size);
       for (const key of this.#refusals.keys()) if (!report.refusedServices.has(key)) this.#refusals.delete(key);
       for (const refusal of report.refused) this.#refused(refusal);
@@ -276,15 +279,15 @@ export class Proxier {
     } finally {
       const seconds = (clock.now() - startMs) / 1000;
       metrics.syncDuration.observe(label, seconds);
-      (full ? metrics.fullSyncDuration : metrics.partialSyncDuration).observe(label, seconds);
+      (wasFull ? metrics.fullSyncDuration : metrics.partialSyncDuration).observe(label, seconds);
     }
-    if (full) this.#lastFullMs = startMs;
+    if (wasFull) this.#lastFullMs = startMs;
     const areFlowsClean = await this.#succeeded(signal);
     log.debug(
-      { family: this.family, full, services: model.services.size, durationMs: clock.now() - startMs },
+      { family: this.family, full: wasFull, services: model.services.size, durationMs: clock.now() - startMs },
       'synced',
     );
-    if (full) this.#deps.releaseMemory?.();
+    if (wasFull) this.#deps.releaseMemory?.();
     return areFlowsClean ? 'ok' : 'failed';
   }
 

@@ -267,6 +267,33 @@ t.test('full syncs', async (t) => {
     t.equal(ofIPv4.length, 2, 'memory is released after each full one, and after no other');
   });
 
+  story(t, 'are also those that the dataplane made of partial ones', async (t, w) => {
+    const v4 = { ip_family: 'IPv4' };
+    const counts = async () => [
+      await w.value('kubeproxy_sync_full_proxy_rules_duration_seconds', v4),
+      await w.value('kubeproxy_sync_partial_proxy_rules_duration_seconds', v4),
+      w.released.filter((family) => family === 'IPv4').length,
+      w.lines.filter((line) => line.includes('"IPv4","full":true')).length,
+    ];
+    await w.tell(...allSynced);
+    await w.clock.advance(HOUR_MS / 2);
+    w.plane.goesFull = true;
+    await w.tell(service('a'));
+    t.same(w.syncs(), ['0 !', '1800 a'], 'it was not asked for');
+    t.same(await counts(), [2, undefined, 2, 2], 'duration, memory and log know');
+    w.plane.goesFull = false;
+    await w.clock.advance(HOUR_MS);
+    await w.tell(service('b'));
+    await w.clock.advance(1000);
+    t.same(w.syncs(), ['0 !', '1800 a', '5400 ', '5401 b!'], 'the hour begins with it');
+    t.same(await counts(), [3, 1, 3, 3]);
+    w.plane.goesFull = true;
+    w.plane.failures = 1;
+    await w.tell(service('c'));
+    await w.clock.advance(1000);
+    t.same(await counts(), [3, 2, 3, 3], 'one that fails counts as what was asked for');
+  });
+
   story(t, 'and not then, if the dataplane leaves them out', async (t, w) => {
     w.plane.skipsPeriodicFullSync = true;
     await w.tell(...allSynced);
