@@ -322,6 +322,48 @@ t.test('a rewritten chain has a refused rule of a service that did not change', 
   }
 });
 
+t.test('many services are gone when a full sync comes', async (t) => {
+  const kept = [plan('k1', 7, [1]), plan('k2', 8, [1])];
+  for (const flavour of ['nft', 'legacy'] as const) {
+    for (const { name, host, come, bad } of [
+      { name: 'none comes', host: 1, come: 0, bad: false },
+      { name: 'more come than one restore takes', host: 1, come: 300, bad: false },
+      { name: 'one is refused', host: 1, come: 20, bad: true },
+      { name: 'the rules are in the other table', host: undefined, come: 0, bad: false },
+    ]) {
+      const node = makeNode(flavour);
+      const gone = many(200, host);
+      await node.sync([...kept, ...gone]);
+      for (const { service } of gone) node.held.delete(service);
+      const late = Array.from({ length: come }, (_, i) =>
+        plan(`late${i}`, 1, [2], { clusterIP: ip(`172.30.${20 + (i >> 8)}.${i & 255}`) }),
+      );
+      // In a shared chain, so that the rewritten chain has it; the legacy flavour names the COMMIT only.
+      if (bad) node.ruleset.refuses = (line) => /KUBE-SERVICES .*172\.30\.20\.3 /.test(line);
+      node.ruleset.inputs.length = 0;
+      const report = await node.sync(late, { full: true });
+      const what = `${flavour}, ${name}`;
+      t.same([...report.refusedServices], bad ? ['ns1/late3'] : [], what);
+      t.equal(drift(node, [...kept, ...late.filter((_, i) => !bad || i !== 3)]), '', what);
+      const { inputs } = node.ruleset;
+      const rewriting = inputs.filter((input) => /^:KUBE-SERVICES /m.test(input));
+      t.ok(rewriting.length > 0, `${what}: the chain they leave is rewritten`);
+      if (!bad) {
+        t.equal(rewriting.length, 1, `${what}: once`);
+        t.notMatch(inputs.join(''), /^-D KUBE-SERVICES/m, `${what}: and nothing is deleted from it`);
+      }
+      // Whoever empties the chain fills it, whatever is refused.
+      for (const input of host === undefined ? [] : rewriting) {
+        t.match(
+          input,
+          /^-A KUBE-SERVICES .*ns1\/k1 [\s\S]*^-A KUBE-SERVICES .*ns1\/k2 [\s\S]*LOCAL -j KUBE-NODEPORTS$/m,
+          what,
+        );
+      }
+    }
+  }
+});
+
 t.test('others in the tables', async (t) => {
   const node = makeNode();
   const foreign =

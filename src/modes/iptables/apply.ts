@@ -264,7 +264,8 @@ class IptablesDataplane implements Dataplane {
       const gone = [...this.#stale].filter((chain) => !back.has(chain)).sort();
       parts.push({ owner: 'static', edits: gone.flatMap(removal) });
     }
-    return buildRestore(rewriteCrowded(parts, statics, () => this.#renderWanted(changes, facts)));
+    const rewritten = rewriteCrowded(parts, statics, () => this.#renderWanted(changes, facts));
+    return buildRestore([...rewritten.parts, ...rewritten.rewrite]);
   }
 
   /** Every service as it will be once `changes` are in the kernel. */
@@ -377,7 +378,9 @@ class IptablesDataplane implements Dataplane {
   > {
     const { tools, metrics } = this.#deps;
     const size = tools.flavour === 'nft' ? CHUNK_SERVICES : Number.POSITIVE_INFINITY;
-    for (const parts of round.chunks(services, size, state)) {
+    // Where only halving is left, chains are not rewritten: a rewritten one must be written as a whole.
+    const mayRewrite = state.unclear < UNCLEAR_TRIES;
+    for (const { parts, isWhole } of round.chunks(services, size, { ...state, mayRewrite })) {
       const input = buildRestore(parts);
       if (input.text === '') continue;
       try {
@@ -389,7 +392,7 @@ class IptablesDataplane implements Dataplane {
         const isSure = culprits?.certain || culprits?.refusals.every(({ service }) => state.suspects.has(service));
         if (culprits !== undefined && isSure) return { kind: 'blamed', ...culprits };
         for (const { service } of culprits?.refusals ?? []) state.suspects.add(service);
-        if (state.unclear + 1 < UNCLEAR_TRIES) return { kind: 'unclear' };
+        if (isWhole || state.unclear + 1 < UNCLEAR_TRIES) return { kind: 'unclear' };
         const refusals = await writeInHalves(tools, parts, signal);
         if (refusals.length > 0) return { kind: 'blamed', refusals, held: [] };
       }

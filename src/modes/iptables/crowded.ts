@@ -16,10 +16,21 @@ import type { StaticChain } from './static.ts';
 /** More rules than this to be deleted from one shared chain by one input: the chain is rewritten. */
 export const MAX_DELETES = 100;
 
+/** Edits with crowded chains set apart. */
+export interface Rewritten {
+  /** The parts given, one for one, without their edits of crowded chains. */
+  readonly parts: readonly OwnedEdits[];
+  /**
+   * Empties the crowded chains and writes them anew: belongs into one input, which must not be divided, with `parts` or behind
+   * those that write the chains jumped to. Empty if no chain is crowded.
+   */
+  readonly rewrite: readonly OwnedEdits[];
+}
+
 /**
  * The same edits, but for shared chains that lose more than `MAX_DELETES` rules: those are emptied and written anew.
  *
- * @param parts - Edits of one input.
+ * @param parts - Edits of one sync.
  * @param statics - The static part wanted: its rules stand behind those of the services.
  * @param wanted - Asked for only if a chain is rewritten: every service as it is wanted, in any order.
  */
@@ -27,7 +38,7 @@ export function rewriteCrowded(
   parts: readonly OwnedEdits[],
   statics: readonly StaticChain[],
   wanted: () => Iterable<readonly [ObjectKey, ServiceRules]>,
-): readonly OwnedEdits[] {
+): Rewritten {
   const deletes = new Map<string, number>();
   for (const { edits } of parts) {
     for (const edit of edits) if (edit.op === 'delete') deletes.set(keyOf(edit), (deletes.get(keyOf(edit)) ?? 0) + 1);
@@ -35,28 +46,23 @@ export function rewriteCrowded(
   const crowded = statics.filter(
     ({ kind, table, name }) => kind === 'shared' && (deletes.get(`${table} ${name}`) ?? 0) > MAX_DELETES,
   );
-  if (crowded.length === 0) return parts;
+  if (crowded.length === 0) return { parts, rewrite: [] };
 
   const keys = new Set(crowded.map(({ table, name }) => `${table} ${name}`));
-  const rewritten: OwnedEdits[] = parts.map(({ owner, edits }) => ({
-    owner,
-    edits: edits.filter((edit) => !keys.has(keyOf(edit))),
-  }));
   const append = ({ table, name }: StaticChain, rules: StaticChain['rules']): Edit[] =>
     rules.map((rule): Edit => ({ op: 'append', table, chain: name, body: formatRestore(rule) }));
-  rewritten.push({
-    owner: 'static',
-    edits: crowded.map(({ table, name }): Edit => ({ op: 'declare', table, chain: name })),
-  });
+  const declares = crowded.map(({ table, name }): Edit => ({ op: 'declare', table, chain: name }));
+  const rewrite: OwnedEdits[] = [{ owner: 'static', edits: declares }];
   for (const [owner, { shared }] of [...wanted()].sort(([a], [b]) => compareText(a, b))) {
     const edits = shared.flatMap(({ table, chain, rules }) => {
       const of = crowded.find((c) => c.table === table && c.name === chain);
       return of === undefined ? [] : append(of, rules);
     });
-    if (edits.length > 0) rewritten.push({ owner, edits });
+    if (edits.length > 0) rewrite.push({ owner, edits });
   }
-  rewritten.push({ owner: 'static', edits: crowded.flatMap((chain) => append(chain, chain.rules)) });
-  return rewritten;
+  rewrite.push({ owner: 'static', edits: crowded.flatMap((chain) => append(chain, chain.rules)) });
+  const rest = parts.map(({ owner, edits }) => ({ owner, edits: edits.filter((edit) => !keys.has(keyOf(edit))) }));
+  return { parts: rest, rewrite };
 }
 
 function keyOf({ table, chain }: Edit): string {

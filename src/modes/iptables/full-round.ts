@@ -7,6 +7,7 @@
 
 import type { ObjectKey, ServicePlan } from '../../proxier/types.ts';
 import type { Refusal } from '../mode.ts';
+import { rewriteCrowded } from './crowded.ts';
 import { deltaFromDump, type OwnedEdits, serviceDelta } from './delta.ts';
 import { type ChainName, isServiceChain, TABLES, toChainName } from './names.ts';
 import type { DynamicFacts, IptablesOptions } from './options.ts';
@@ -19,6 +20,13 @@ import { type RuleCounts, withoutRemovals } from './write.ts';
 export interface Applied {
   readonly plan: ServicePlan;
   readonly comments: boolean;
+}
+
+/** What one restore is made of. */
+export interface Chunk {
+  readonly parts: readonly OwnedEdits[];
+  /** A chain is emptied and written anew in it: parts of it must not be written by themselves. */
+  readonly isWhole: boolean;
 }
 
 /** One attempt to bring everything in line, from one dump. */
@@ -82,8 +90,17 @@ export class FullRound {
   *chunks(
     services: Iterable<readonly [ObjectKey, ServiceRules]>,
     size: number,
-    { held, keepStale }: { readonly held: ReadonlySet<ChainName>; readonly keepStale: 'keeps' | 'removes' },
-  ): Generator<readonly OwnedEdits[]> {
+    {
+      held,
+      keepStale,
+      mayRewrite,
+    }: {
+      readonly held: ReadonlySet<ChainName>;
+      readonly keepStale: 'keeps' | 'removes';
+      /** A shared chain that loses many rules is written anew, in one restore. */
+      readonly mayRewrite: boolean;
+    },
+  ): Generator<Chunk> {
     const statics = this.#statics;
     const family = this.#options.family;
     if (this.#isEmpty) {
@@ -92,11 +109,11 @@ export class FullRound {
       for (const [owner, rules] of services) {
         parts.push({ owner, edits: serviceDelta(undefined, rules) });
         if (parts.length > size) {
-          yield parts;
+          yield { parts, isWhole: false };
           parts = [];
         }
       }
-      yield parts;
+      yield { parts, isWhole: false };
       return;
     }
     const delta = deltaFromDump(this.#dump, { family, statics, services });
@@ -104,13 +121,28 @@ export class FullRound {
     const stale =
       keepStale === 'keeps' ? delta.after.edits.filter(({ chain }) => !this.removable.has(chain)) : undefined;
     const after = stale ? { owner: delta.after.owner, edits: stale } : withoutRemovals(delta.after, held);
+    const all = [delta.before, ...delta.services, after];
+    const { parts, rewrite } = mayRewrite
+      ? rewriteCrowded(all, statics, () => this.#renderApplied())
+      : { parts: all, rewrite: [] };
+    // Behind the chains of all services, which rewritten ones jump to, and before those that they no longer jump to go.
+    const last = [...rewrite, ...parts.slice(-1)];
+    const isWhole = rewrite.length > 0;
     if (delta.services.length <= size) {
-      yield [delta.before, ...delta.services, after];
+      yield { parts: [...parts.slice(0, -1), ...last], isWhole };
       return;
     }
-    yield [delta.before, ...delta.services.slice(0, size)];
-    for (let at = size; at < delta.services.length; at += size) yield delta.services.slice(at, at + size);
-    yield [after];
+    // The static part comes on top of the first `size` services.
+    yield { parts: parts.slice(0, size + 1), isWhole: false };
+    for (let at = size + 1; at < parts.length - 1; at += size) {
+      yield { parts: parts.slice(at, Math.min(at + size, parts.length - 1)), isWhole: false };
+    }
+    yield { parts: last, isWhole };
+  }
+
+  /** What was rendered, once more: kept only as plans. */
+  *#renderApplied(): Generator<readonly [ObjectKey, ServiceRules]> {
+    for (const [key, is] of this.applied) yield [key, renderService(is.plan, this.#options, this.#facts, is)];
   }
 }
 
