@@ -115,7 +115,8 @@ export interface DumpDelta {
   readonly before: OwnedEdits;
   /**
    * One entry per service that differs, last key first: rules are inserted at the head, so the first key comes to stand first.
-   * Over an empty ruleset these may be written some at a time.
+   * They may be written some at a time, behind `before`: rules in shared chains name their service in a comment, so equal rules,
+   * which `-D` cannot tell apart, are of one service, and no part takes away what another has put there.
    */
   readonly services: readonly OwnedEdits[];
   /** Takes away what nobody wants: rules in our chains, and chains of services and endpoints that are gone. */
