@@ -47,7 +47,8 @@ export async function runDaemon(config: Config, deps: DaemonDeps, signal: AbortS
   try {
     const node = await learnNode(config, effects, cluster, tasks);
     if (tasks.signal.aborted) return await tasks.end();
-    const { start, dataplanes } = await prepare(config, effects, cluster, node);
+    const { start, dataplanes } = await prepare(config, effects, { cluster, node, signal: tasks.signal });
+    if (tasks.signal.aborted) return await tasks.end();
     if (config.initOnly) return;
     const proxiers = await Promise.all(dataplanes.map((dataplane) => createProxier(start, dataplane)));
     await run(start, proxiers, cluster, tasks);
@@ -64,7 +65,7 @@ async function cleanUp(config: Config, effects: Effects, signal: AbortSignal): P
   const errors: Error[] = [];
   for (const name of CLEANED_MODES) {
     const deps = modeDeps(effects, () => silent);
-    const mode = await effects.openMode(modeSettings(config, name), deps);
+    const mode = await effects.openMode(modeSettings(config, name), deps, signal);
     errors.push(...(await mode.cleanUp(signal)));
   }
   if (errors.length > 0) {
@@ -107,14 +108,17 @@ async function learnNode(config: Config, effects: Effects, cluster: ClusterAcces
 async function prepare(
   config: Config,
   effects: Effects,
-  cluster: ClusterAccess,
-  node: NodeFacts,
+  {
+    cluster,
+    node,
+    signal,
+  }: { readonly cluster: ClusterAccess; readonly node: NodeFacts; readonly signal: AbortSignal },
 ): Promise<{ readonly start: Start; readonly dataplanes: readonly Dataplane[] }> {
   const { log, clock } = effects;
   setConntrackSysctls(config.conntrack, cpus().length, effects);
   // The mode asks for metrics when it makes a dataplane, which is after both exist.
   const deps = modeDeps(effects, (family) => iptablesMetrics(metrics, family));
-  const mode = await effects.openMode(modeSettings(config), deps);
+  const mode = await effects.openMode(modeSettings(config), deps, signal);
   const metrics = createMetrics({
     version: version(),
     features: featureStates(config.featureGates),

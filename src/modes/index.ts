@@ -76,13 +76,14 @@ export interface OpenMode {
 /**
  * Looks at the node and prepares a mode.
  *
+ * @param signal - Ends the wait for restores that a daemon before this one left running.
  * @throws {RangeError} If the mode is not built.
  * @throws {ExecError} If a program of the mode hangs or dies, or what it works on stays locked by another one.
  */
-export async function openMode(settings: ModeSettings, deps: ModeDeps): Promise<OpenMode> {
+export async function openMode(settings: ModeSettings, deps: ModeDeps, signal?: AbortSignal): Promise<OpenMode> {
   switch (settings.mode) {
     case 'iptables':
-      return openIptables(settings, deps);
+      return openIptables(settings, deps, signal);
     case 'nftables':
     case 'ipvs':
     case 'ebpf':
@@ -90,9 +91,9 @@ export async function openMode(settings: ModeSettings, deps: ModeDeps): Promise<
   }
 }
 
-async function openIptables(settings: ModeSettings, deps: ModeDeps): Promise<OpenMode> {
+async function openIptables(settings: ModeSettings, deps: ModeDeps, signal?: AbortSignal): Promise<OpenMode> {
   const { sysctl, nfacct } = deps;
-  await waitForPredecessor(deps);
+  await waitForPredecessor(deps, signal);
   const { flavour, families } = await probeIptables(settings.iptablesFlavour, deps);
   const packets = async (name: string) => {
     const counter = nfacct.get(name);

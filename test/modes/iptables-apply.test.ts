@@ -1213,4 +1213,9 @@ t.test('a restore that a killed proxy left is waited for', async (t) => {
   await clock.advance(70_000);
   await waiting;
   t.same(warnings, ['somebody restores rules for a minute already; going on'], 'but not for ever');
+  const stop = new AbortController();
+  const stopped = waitForPredecessor({ processes: { here: () => [restore] }, clock, log }, stop.signal);
+  stop.abort();
+  await stopped;
+  t.equal(clock.sleeping, 0, 'nor when the daemon is told to end');
 });

@@ -27,18 +27,21 @@ function isRestore(argv: readonly string[]): boolean {
   return isProgram && argv.includes('--noflush') && argv.includes('--counters');
 }
 
-/** Resolves when no such restore runs in this network namespace, or after a minute. */
-export async function waitForPredecessor({ processes, clock, log }: PredecessorDeps): Promise<void> {
+/** Resolves when no such restore runs in this network namespace, after a minute, or when `signal` aborts. */
+export async function waitForPredecessor(
+  { processes, clock, log }: PredecessorDeps,
+  signal?: AbortSignal,
+): Promise<void> {
   const deadline = clock.now() + DEADLINE_MS;
   for (let told = false; ; told = true) {
     const running = processes.here().filter(isRestore);
-    if (running.length === 0) return;
+    if (running.length === 0 || signal?.aborted) return;
     if (clock.now() >= deadline) {
       log.warn({ running }, 'somebody restores rules for a minute already; going on');
       return;
     }
     if (!told)
       log.info({ running }, 'rules are being restored, perhaps by a proxy that was killed; waiting for the end');
-    await clock.sleep(POLL_MS);
+    await clock.sleep(POLL_MS, signal);
   }
 }
