@@ -121,6 +121,7 @@ async function prepare(
   const mode = await effects.openMode(modeSettings(config), deps, signal);
   const metrics = createMetrics({
     version: version(),
+    mode: config.mode,
     features: featureStates(config.featureGates),
     packets: mode.packets,
     requests: () => cluster.requests(),

@@ -4,6 +4,7 @@
  * @module
  */
 
+import type { ModeName } from '../../src/modes/mode.ts';
 import { createMetrics } from '../../src/proxier/metrics.ts';
 import { code, generatedFrom, table } from './markdown.ts';
 
@@ -28,6 +29,7 @@ const UNITS: readonly (readonly [RegExp, string])[] = [
   [/_changes_(total|pending)$/, 'changes'],
   [/_entries_total$/, 'conntrack entries'],
   [/_requests_total$|_healthz_total$|_livez_total$/, 'requests'],
+  [/_nftables_.*_failures_total$/, 'transactions'],
   [/_failures_total$/, 'restores'],
   [/_iptables_(total|last)$/, 'rules'],
   [/_no_local_endpoints_total$/, 'service ports'],
@@ -43,7 +45,11 @@ interface Described {
   readonly type: string;
   readonly labelNames: readonly string[];
   readonly buckets: readonly number[];
+  /** Modes that have it. */
+  readonly modes: readonly ModeName[];
 }
+
+const MODES: readonly ModeName[] = ['iptables', 'nftables', 'ipvs', 'ebpf'];
 
 const listOf = (object: object, key: string): readonly unknown[] => {
   const value: unknown = new Map<string, unknown>(Object.entries(object)).get(key);
@@ -51,15 +57,22 @@ const listOf = (object: object, key: string): readonly unknown[] => {
 };
 
 async function describe(processMetrics: boolean): Promise<readonly Described[]> {
-  const { registry } = createMetrics({ version: '0', processMetrics });
-  const types = new Map((await registry.getMetricsAsJSON()).map(({ name, type }) => [name, String(type)]));
-  return registry.getMetricsAsArray().map((metric) => ({
-    name: metric.name,
-    help: metric.help,
-    type: types.get(metric.name) ?? '',
-    labelNames: listOf(metric, 'labelNames').map(String),
-    buckets: listOf(metric, 'buckets').map(Number),
-  }));
+  const all = new Map<string, Described>();
+  for (const mode of MODES) {
+    const { registry } = createMetrics({ version: '0', mode, processMetrics });
+    const types = new Map((await registry.getMetricsAsJSON()).map(({ name, type }) => [name, String(type)]));
+    for (const metric of registry.getMetricsAsArray()) {
+      all.set(metric.name, {
+        name: metric.name,
+        help: metric.help,
+        type: types.get(metric.name) ?? '',
+        labelNames: listOf(metric, 'labelNames').map(String),
+        buckets: listOf(metric, 'buckets').map(Number),
+        modes: [...(all.get(metric.name)?.modes ?? []), mode],
+      });
+    }
+  }
+  return [...all.values()];
 }
 
 /**
@@ -96,7 +109,7 @@ export function shortBuckets(buckets: readonly number[]): string {
   return parts.join(', ');
 }
 
-function row({ name, help, type, labelNames, buckets }: Described): readonly string[] {
+function row({ name, help, type, labelNames, buckets, modes }: Described): readonly string[] {
   const stage = /^\[(\w+)\] /.exec(help);
   const meaning = help.slice(stage?.[0].length ?? 0).replace(/\.$/, '');
   const note = NOTES[name];
@@ -106,6 +119,7 @@ function row({ name, help, type, labelNames, buckets }: Described): readonly str
     buckets.length === 0 ? type : `${type}: ${shortBuckets(buckets)}`,
     labelNames.map(code).join(', '),
     unit,
+    modes.length === MODES.length ? 'all' : modes.join(', '),
     `${meaning}${note === undefined ? '' : `; ${note}`}${stage === null ? '' : ` (${stage[1]})`}`,
   ];
 }
@@ -117,14 +131,14 @@ export async function metricsPage(): Promise<string> {
   const stray = Object.keys(NOTES).filter((name) => !names.has(name));
   if (stray.length > 0) throw new Error(`Cannot write about ${stray.join(', ')}: must be the name of a metric`);
   const rest = (await describe(true)).filter(({ name }) => !names.has(name));
-  const head = ['Name', 'Type and buckets', 'Labels', 'Unit', 'Meaning'];
+  const head = ['Name', 'Type and buckets', 'Labels', 'Unit', 'Modes', 'Meaning'];
   const rows = (metrics: readonly Described[]) => metrics.map(row);
   const isOurs = ({ name }: Described) => name.startsWith('switchyard_');
   return `${[
     '# Metrics',
     generatedFrom('src/proxier/metrics.ts'),
     'Served at `/metrics` (127.0.0.1:10249 unless `--metrics-bind-address` says otherwise), in the text format of Prometheus or as OpenMetrics. ' +
-      '`ip_family` is `IPv4` or `IPv6`. A labelled metric appears with its first value. Buckets end with `+Inf`.',
+      '`ip_family` is `IPv4` or `IPv6`. A labelled metric appears with its first value. Buckets end with `+Inf`. What another mode has is not there.',
     "## kube-proxy's",
     'Names, labels, buckets and help texts of kube-proxy 1.36; what differs in value is in [differences.md](differences.md).',
     table(head, rows(own.filter((m) => !isOurs(m)))),

@@ -6,6 +6,7 @@
  */
 
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import type { ModeName } from '../modes/mode.ts';
 
 /** 1 ms to 16.384 s, doubling. */
 const SYNC_BUCKETS = Array.from({ length: 15 }, (_, i) => 0.001 * 2 ** i);
@@ -28,6 +29,8 @@ export interface PacketCounters {
 
 export interface MetricsOptions {
   readonly version: string;
+  /** Metrics that kube-proxy has in other modes only are left out of the registry. Default iptables. */
+  readonly mode?: ModeName;
   /** Feature gates and whether they are on. Absent: none. */
   readonly features?: readonly { readonly name: string; readonly stage: string; readonly enabled: boolean }[];
   /** Absent: both packet counters stay 0. */
@@ -66,16 +69,25 @@ function scrapedCounter(
   });
 }
 
-/** Declares all metrics in a registry of their own: two daemons in one process do not mix. */
+/** Modes that tell full syncs from partial ones. */
+const PARTIAL_MODES: readonly ModeName[] = ['iptables', 'nftables', 'ebpf'];
+
+/**
+ * Declares all metrics in a registry of their own: two daemons in one process do not mix. Those of other modes are
+ * there to be counted on, but nobody sees them.
+ */
 export function createMetrics(options: MetricsOptions) {
+  const { mode = 'iptables' } = options;
   const registry = new Registry();
   const registers = [registry];
-  const byFamily = { registers, labelNames: ['ip_family'] as const };
-  const gauge = (name: string, help: string) => new Gauge<FamilyLabel>({ ...byFamily, name, help: `[ALPHA] ${help}` });
-  const counter = (name: string, help: string) =>
-    new Counter<FamilyLabel>({ ...byFamily, name, help: `[ALPHA] ${help}` });
-  const histogram = (name: string, help: string, buckets: number[]) =>
-    new Histogram<FamilyLabel>({ ...byFamily, name, help: `[ALPHA] ${help}`, buckets });
+  const only = (...modes: readonly ModeName[]) => (modes.includes(mode) ? registers : []);
+  const labelNames = ['ip_family'] as const;
+  const gauge = (name: string, help: string) =>
+    new Gauge<FamilyLabel>({ registers, labelNames, name, help: `[ALPHA] ${help}` });
+  const counter = (name: string, help: string, registers: Registry[]) =>
+    new Counter<FamilyLabel>({ registers, labelNames, name, help: `[ALPHA] ${help}` });
+  const histogram = (name: string, help: string, buckets: number[], modes: readonly ModeName[] = [mode]) =>
+    new Histogram<FamilyLabel>({ registers: only(...modes), labelNames, name, help: `[ALPHA] ${help}`, buckets });
   const plainGauge = (name: string, help: string) => new Gauge({ registers, name, help: `[ALPHA] ${help}` });
   const plainCounter = (name: string, help: string) => new Counter({ registers, name, help: `[ALPHA] ${help}` });
   const codes = (name: string, help: string) =>
@@ -83,13 +95,13 @@ export function createMetrics(options: MetricsOptions) {
 
   if (options.processMetrics) collectDefaultMetrics({ register: registry });
   scrapedCounter(
-    registers,
+    only('iptables'),
     'kubeproxy_iptables_ct_state_invalid_dropped_packets_total',
     '[ALPHA] packets dropped by iptables to work around conntrack problems',
     options.packets && (() => options.packets?.ctStateInvalidDropped() ?? Promise.resolve(undefined)),
   );
   scrapedCounter(
-    registers,
+    only('iptables'),
     'kubeproxy_iptables_localhost_nodeports_accepted_packets_total',
     '[ALPHA] Number of packets accepted on nodeports of loopback interface',
     options.packets && (() => options.packets?.localhostNodePortsAccepted() ?? Promise.resolve(undefined)),
@@ -130,11 +142,13 @@ export function createMetrics(options: MetricsOptions) {
       'kubeproxy_sync_full_proxy_rules_duration_seconds',
       'SyncProxyRules latency in seconds for full resyncs',
       SYNC_BUCKETS,
+      PARTIAL_MODES,
     ),
     partialSyncDuration: histogram(
       'kubeproxy_sync_partial_proxy_rules_duration_seconds',
       'SyncProxyRules latency in seconds for partial resyncs',
       SYNC_BUCKETS,
+      PARTIAL_MODES,
     ),
     /** Unix time of the last sync that succeeded, in seconds. */
     lastSync: gauge(
@@ -179,23 +193,37 @@ export function createMetrics(options: MetricsOptions) {
     restoreFailures: counter(
       'kubeproxy_sync_proxy_rules_iptables_restore_failures_total',
       'Cumulative proxy iptables restore failures',
+      only('iptables', 'ipvs'),
     ),
     partialRestoreFailures: counter(
       'kubeproxy_sync_proxy_rules_iptables_partial_restore_failures_total',
       'Cumulative proxy iptables partial restore failures',
+      only('iptables'),
     ),
     iptablesRules: new Gauge<'table' | FamilyLabel>({
       name: 'kubeproxy_sync_proxy_rules_iptables_total',
       help: '[ALPHA] Total number of iptables rules owned by kube-proxy',
       labelNames: ['table', 'ip_family'],
-      registers,
+      registers: only('iptables'),
     }),
     iptablesRulesLast: new Gauge<'table' | FamilyLabel>({
       name: 'kubeproxy_sync_proxy_rules_iptables_last',
       help: '[ALPHA] Number of iptables rules written by kube-proxy in last sync',
       labelNames: ['table', 'ip_family'],
-      registers,
+      registers: only('iptables'),
     }),
+    /** Transactions that the kernel refused. */
+    nftablesSyncFailures: counter(
+      'kubeproxy_sync_proxy_rules_nftables_sync_failures_total',
+      'Cumulative proxy nftables sync failures',
+      only('nftables'),
+    ),
+    /** Refused removals of chains that nothing refers to any more, which are transactions of their own. */
+    nftablesCleanupFailures: counter(
+      'kubeproxy_sync_proxy_rules_nftables_cleanup_failures_total',
+      'Cumulative proxy nftables cleanup failures',
+      only('nftables'),
+    ),
     conntrackReconcileDuration: histogram(
       'kubeproxy_conntrack_reconciler_sync_duration_seconds',
       'ReconcileConntrackFlowsLatency latency in seconds',
@@ -204,6 +232,7 @@ export function createMetrics(options: MetricsOptions) {
     conntrackDeleted: counter(
       'kubeproxy_conntrack_reconciler_deleted_entries_total',
       'Cumulative conntrack flows deleted by conntrack reconciler',
+      registers,
     ),
     /** The timestamps above cannot say this: a change may be queued after a sync has begun and before it ends. */
     outOfDate: new Gauge<FamilyLabel>({

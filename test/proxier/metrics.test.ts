@@ -1,4 +1,5 @@
 import t from 'tap';
+import type { ModeName } from '../../src/modes/mode.ts';
 import { createMetrics, type MetricsOptions } from '../../src/proxier/metrics.ts';
 
 const H15 = [0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192, 16.384];
@@ -8,13 +9,14 @@ const PROGRAMMING = [
   58, 59, 60, 65, 70, 75, 80, 85, 90, 95, 100, 105, 110, 115, 120, 150, 180, 210, 240, 270, 300,
 ];
 
-/** What kube-proxy 1.36.2 has in iptables mode, and what is added. `labels` without `le`. */
+/** What kube-proxy 1.36.2 has, and what is added. `labels` without `le`; `modes` if not all. */
 const wanted: readonly {
   name: string;
   type: string;
   labels: readonly string[];
   buckets?: readonly number[];
   help?: string;
+  modes?: readonly ModeName[];
 }[] = [
   {
     name: 'kubeproxy_sync_proxy_rules_duration_seconds',
@@ -29,6 +31,7 @@ const wanted: readonly {
     labels: ['ip_family'],
     buckets: H15,
     help: '[ALPHA] SyncProxyRules latency in seconds for full resyncs',
+    modes: ['iptables', 'nftables', 'ebpf'],
   },
   {
     name: 'kubeproxy_sync_partial_proxy_rules_duration_seconds',
@@ -36,6 +39,7 @@ const wanted: readonly {
     labels: ['ip_family'],
     buckets: H15,
     help: '[ALPHA] SyncProxyRules latency in seconds for partial resyncs',
+    modes: ['iptables', 'nftables', 'ebpf'],
   },
   { name: 'kubeproxy_sync_proxy_rules_last_timestamp_seconds', type: 'gauge', labels: ['ip_family'] },
   { name: 'kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds', type: 'gauge', labels: ['ip_family'] },
@@ -87,16 +91,56 @@ const wanted: readonly {
     labels: ['code'],
     help: '[ALPHA] Cumulative proxy livez HTTP status',
   },
-  { name: 'kubeproxy_iptables_ct_state_invalid_dropped_packets_total', type: 'counter', labels: [] },
-  { name: 'kubeproxy_iptables_localhost_nodeports_accepted_packets_total', type: 'counter', labels: [] },
-  { name: 'kubeproxy_sync_proxy_rules_iptables_restore_failures_total', type: 'counter', labels: ['ip_family'] },
+  {
+    name: 'kubeproxy_iptables_ct_state_invalid_dropped_packets_total',
+    type: 'counter',
+    labels: [],
+    modes: ['iptables'],
+  },
+  {
+    name: 'kubeproxy_iptables_localhost_nodeports_accepted_packets_total',
+    type: 'counter',
+    labels: [],
+    modes: ['iptables'],
+  },
+  {
+    name: 'kubeproxy_sync_proxy_rules_iptables_restore_failures_total',
+    type: 'counter',
+    labels: ['ip_family'],
+    modes: ['iptables', 'ipvs'],
+  },
   {
     name: 'kubeproxy_sync_proxy_rules_iptables_partial_restore_failures_total',
     type: 'counter',
     labels: ['ip_family'],
+    modes: ['iptables'],
   },
-  { name: 'kubeproxy_sync_proxy_rules_iptables_total', type: 'gauge', labels: ['ip_family', 'table'] },
-  { name: 'kubeproxy_sync_proxy_rules_iptables_last', type: 'gauge', labels: ['ip_family', 'table'] },
+  {
+    name: 'kubeproxy_sync_proxy_rules_nftables_sync_failures_total',
+    type: 'counter',
+    labels: ['ip_family'],
+    help: '[ALPHA] Cumulative proxy nftables sync failures',
+    modes: ['nftables'],
+  },
+  {
+    name: 'kubeproxy_sync_proxy_rules_nftables_cleanup_failures_total',
+    type: 'counter',
+    labels: ['ip_family'],
+    help: '[ALPHA] Cumulative proxy nftables cleanup failures',
+    modes: ['nftables'],
+  },
+  {
+    name: 'kubeproxy_sync_proxy_rules_iptables_total',
+    type: 'gauge',
+    labels: ['ip_family', 'table'],
+    modes: ['iptables'],
+  },
+  {
+    name: 'kubeproxy_sync_proxy_rules_iptables_last',
+    type: 'gauge',
+    labels: ['ip_family', 'table'],
+    modes: ['iptables'],
+  },
   {
     name: 'kubeproxy_conntrack_reconciler_sync_duration_seconds',
     type: 'histogram',
@@ -145,18 +189,31 @@ function touch(m: ReturnType<typeof make>): void {
     h.observe(family, 1);
   }
   for (const g of [m.lastSync, m.lastQueued, m.outOfDate, m.refusedServices]) g.set(family, 1);
-  for (const c of [m.restoreFailures, m.partialRestoreFailures, m.conntrackDeleted]) c.inc(family);
+  for (const c of [
+    m.restoreFailures,
+    m.partialRestoreFailures,
+    m.nftablesSyncFailures,
+    m.nftablesCleanupFailures,
+    m.conntrackDeleted,
+  ]) {
+    c.inc(family);
+  }
   for (const g of [m.iptablesRules, m.iptablesRulesLast]) g.set(table, 1);
   for (const c of [m.healthz, m.livez]) c.inc({ code: '200' });
   m.noLocalEndpoints.set({ ...family, traffic_policy: 'internal' }, 1);
   m.invalidObjects.inc({ kind: 'Service' });
 }
 
+const MODES: readonly ModeName[] = ['iptables', 'nftables', 'ipvs', 'ebpf'];
+
 t.test('createMetrics()', async (t) => {
-  const metrics = make();
-  touch(metrics);
-  const text = await metrics.registry.metrics();
-  const samples = (name: string) =>
+  const texts = new Map<ModeName, string>();
+  for (const mode of MODES) {
+    const metrics = make({ mode });
+    touch(metrics);
+    texts.set(mode, await metrics.registry.metrics());
+  }
+  const samples = (text: string, name: string) =>
     [...text.matchAll(new RegExp(`^(${name}(?:_bucket)?)(?:\\{([^}]*)\\})? (\\S+)$`, 'gm'))].map(
       ([, full, labels = '']) => ({
         full,
@@ -164,13 +221,14 @@ t.test('createMetrics()', async (t) => {
       }),
     );
 
-  for (const { name, type, labels, buckets, help } of wanted) {
+  for (const { name, type, labels, buckets, help, modes = MODES } of wanted) {
     t.test(name, async (t) => {
+      const text = texts.get(modes[0] ?? 'iptables') ?? '';
       t.match(text, `# TYPE ${name} ${type}\n`);
       const line = new RegExp(`^# HELP ${name} (.*)$`, 'm').exec(text)?.[1] ?? '';
       if (help === undefined) t.equal(line.startsWith('[ALPHA] '), name.startsWith('kubeproxy_'), line);
       else t.equal(line, help);
-      const found = samples(name);
+      const found = samples(text, name);
       t.ok(found.length > 0, 'prints a value');
       t.same(
         Object.keys(found[0]?.labels ?? {})
@@ -186,10 +244,13 @@ t.test('createMetrics()', async (t) => {
     });
   }
 
-  t.test('and no other', async (t) => {
-    const names = [...text.matchAll(/^# TYPE (\S+)/gm)].map(([, name]) => name);
-    t.same(names.sort(), wanted.map((w) => w.name).sort());
-  });
+  for (const [mode, text] of texts) {
+    t.test(`in mode ${mode} those of the mode, and no other`, async (t) => {
+      const names = [...text.matchAll(/^# TYPE (\S+)/gm)].map(([, name]) => name);
+      const here = wanted.filter(({ modes = MODES }) => modes.includes(mode));
+      t.same(names.sort(), here.map((w) => w.name).sort());
+    });
+  }
 
   t.test('what has no label is there from the start, at 0', async (t) => {
     const fresh = await make().registry.metrics();
