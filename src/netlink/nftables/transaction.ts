@@ -45,6 +45,10 @@ export interface SetElement {
   readonly key: readonly Scalar[];
   /** Only in maps: the verdict, or one value for each field of the data. */
   readonly data?: Verdict | readonly Scalar[];
+  /** Of its own, in sets with timeouts; else that of the set. */
+  readonly timeoutMs?: number;
+  /** What is left of the time. Written, it begins with that; read, it is there in every set with timeouts. */
+  readonly expiresMs?: number;
   readonly comment?: string;
 }
 
@@ -85,7 +89,8 @@ export type Statement =
   | { readonly kind: 'setMark'; readonly op: 'or' | 'xor'; readonly mask: number }
   /**
    * An address against CIDRs as written (masked text; a single address is one of full length). One is a comparison, of whichever
-   * family it is; several make an anonymous set of intervals, merged, named `name`.
+   * family it is; several make an anonymous set of intervals, merged, named `name`, which is mandatory then. With a name, text
+   * has braces even around one.
    */
   | {
       readonly kind: 'address';
