@@ -58,6 +58,8 @@ export interface FamilySettings {
 /** A mode whose programs and kernel features were looked at. */
 export interface OpenMode {
   readonly mode: ModeName;
+  /** Where the rules go, of a mode that has two places for them; absent if its programs are missing. */
+  readonly flavour?: Flavour | undefined;
   /** In words for a log line, for example `iptables 1.8.9 (nft)`. */
   readonly description: string;
   /** Per family: undefined if it can be served, else what is missing and what to do about it. */
@@ -106,6 +108,7 @@ async function openIptables(settings: ModeSettings, deps: ModeDeps, signal?: Abo
   const version = FAMILIES.map((f) => families[f]).find((found) => found.kind === 'present')?.tools.version;
   return {
     mode: 'iptables',
+    flavour,
     description: `iptables ${version ?? 'of unknown version'} (${flavour ?? 'not installed'})`,
     support: { IPv4: errorOf('IPv4'), IPv6: errorOf('IPv6') },
     createDataplane({ family, localTraffic, nodePortAddresses, nodeIP, localhostNodePorts }) {
