@@ -5,8 +5,8 @@
  * @module
  */
 
-import { hash } from 'node:crypto';
 import type { Endpoint, ServicePort } from '../../proxier/types.ts';
+import { base32Hash } from '../base32.ts';
 
 /** Name of a chain, at most 28 characters (the kernel's limit for a chain that is jumped to). */
 export type ChainName = string & { readonly __brand: 'ChainName' };
@@ -48,25 +48,9 @@ export const CT_STATE_INVALID_COUNTER = 'ct_state_invalid_dropped_pkts';
 /** Counter of packets to node ports on loopback. */
 export const LOCALHOST_NODEPORTS_COUNTER = 'localhost_nps_accepted_pkts';
 
-const BASE32 = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ234567';
-
-/**
- * First 16 characters of the base32 of SHA-256.
- *
- * 80 bits: among 1,000,000 chains two share a name with odds of 4 in 10^13.
- */
+/** First 16 characters of the base32 of SHA-256: 80 bits. */
 export function chainHash(text: string): string {
-  const digest = hash('sha256', text, 'buffer');
-  let out = '';
-  // 16 characters are 10 bytes: two groups of 40 bits, each read as 32 and 8 to stay within exact integers.
-  for (let at = 0; at < 10; at += 5) {
-    const high = digest.readUInt32BE(at);
-    const low = digest.readUInt8(at + 4);
-    for (let shift = 27; shift >= 2; shift -= 5) out += BASE32[(high >>> shift) & 31];
-    out += BASE32[((high & 3) << 3) | (low >>> 5)];
-    out += BASE32[low & 31];
-  }
-  return out;
+  return base32Hash(text, 16);
 }
 
 /** The chains of one service port; they share one hash. */
