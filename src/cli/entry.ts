@@ -4,6 +4,7 @@
  * @module
  */
 
+import { levelOfVerbosity } from '../log.ts';
 import { BUILT_MODES } from '../modes/mode.ts';
 import { realClock } from '../sys/clock.ts';
 import type { Io } from './command.ts';
@@ -52,7 +53,10 @@ const code = await runProgram(process.argv.slice(2), io, {
     builtModes: BUILT_MODES,
     runDaemon: async (config, log, signal) => {
       const { runDaemon } = await import('../daemon.ts');
-      await runDaemon(config, { log }, signal);
+      const setVerbosity = (verbosity: number) => {
+        log.level = levelOfVerbosity(verbosity);
+      };
+      await runDaemon(config, { log, setVerbosity }, signal);
     },
   },
   commands: COMMANDS,

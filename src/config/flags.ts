@@ -287,6 +287,12 @@ export const FLAGS = {
     default: logging.format,
     help: 'text or json; json is JSON on a terminal too',
   }),
+  profiling: boolFlag({
+    group: 'Logging:',
+    field: 'enableProfiling',
+    default: 'false',
+    help: 'Serve /debug/pprof and /debug/flags/v beside the metrics, to clients on this node',
+  }),
   'kube-api-content-type': textFlag('<type>', {
     ...unused('Content type of requests; JSON is always used'),
     field: 'clientConnection.contentType',
@@ -307,7 +313,6 @@ export const FLAGS = {
     field: 'configSyncPeriod',
     default: formatDurationMs(DEFAULT_FILE.configSyncPeriod),
   }),
-  profiling: boolFlag({ ...unused('Profiles at /debug/pprof'), field: 'enableProfiling', default: 'false' }),
   'show-hidden-metrics-for-version': textFlag('<1.N>', {
     ...unused('Metrics hidden since this release, which must be the one before: none is'),
     field: 'showHiddenMetricsForVersion',

@@ -45,22 +45,28 @@ function isThisNode(address: string): boolean {
   return parsed !== undefined && isLoopback(parsed.ip);
 }
 
-/** Path → answer, to GET and HEAD from a loopback address; any other client gets 403. */
+/**
+ * Answers a client at a loopback address only, which is one on this node; any other gets 403, another method 405.
+ *
+ * @param methods - Default GET and HEAD.
+ */
+export function onThisNode(answer: Answerer, methods: readonly string[] = ['GET', 'HEAD']): Answerer {
+  return (request) => {
+    const { method, remoteAddress } = request;
+    if (!isThisNode(remoteAddress)) {
+      const error = `Cannot show this to ${remoteAddress || 'an unknown client'}: must be asked from this node, at its loopback address`;
+      return json(403, { error });
+    }
+    if (methods.includes(method)) return answer(request);
+    return json(405, { error: `Cannot ${method} this: must be ${methods[0]}` }, { Allow: methods.join(', ') });
+  };
+}
+
+/** Path → answer. */
 export function debugRoutes(subject: DebugSubject): Readonly<Record<string, Answerer>> {
-  const onlyHere =
-    (answer: Answerer): Answerer =>
-    (request) => {
-      const { method, remoteAddress } = request;
-      if (!isThisNode(remoteAddress)) {
-        const error = `Cannot show this to ${remoteAddress || 'an unknown client'}: must be asked from this node, at its loopback address`;
-        return json(403, { error });
-      }
-      if (method === 'GET' || method === 'HEAD') return answer(request);
-      return json(405, { error: `Cannot ${method} this: must be GET` }, { Allow: 'GET, HEAD' });
-    };
   return {
-    '/debug/plan': onlyHere(({ query }) => planAnswer(subject, query.getAll('service'))),
-    '/debug/state': onlyHere(() => stateAnswer(subject)),
+    '/debug/plan': onThisNode(({ query }) => planAnswer(subject, query.getAll('service'))),
+    '/debug/state': onThisNode(() => stateAnswer(subject)),
   };
 }
 

@@ -32,6 +32,8 @@ export interface Effects {
   readonly conntrack: Conntrack;
   readonly setOomScore: (score: number) => Promise<void>;
   readonly releaseMemory: () => void;
+  /** Changes how much is logged, by the numbers of `-v`. Absent: it stays as it was configured. */
+  readonly setVerbosity?: (verbosity: number) => void;
   readonly openCluster: (config: Config, clock: Clock) => Promise<ClusterAccess>;
   readonly openMode: typeof openMode;
   /** All addresses of all interfaces, both families. */

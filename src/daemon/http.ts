@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { RequestListener, Server } from 'node:http';
+import type { IncomingMessage, RequestListener, Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { splitHostPort } from '../config/addresses.ts';
 import { isUnspecified, parseIP } from '../proxier/addr.ts';
@@ -30,6 +30,8 @@ export type Answerer = (request: {
   readonly accept: string;
   /** Of the other end of the connection; '' if it is gone. */
   readonly remoteAddress: string;
+  /** Reads the body. @throws {RangeError} If it is longer than 64 KiB. */
+  readonly body: () => Promise<string>;
 }) => Answer | Promise<Answer>;
 
 /** Text as Go's HTTP library sends it. */
@@ -44,6 +46,20 @@ export function textAnswer(status: number, body: string): Answer {
 /** What a path that nothing serves gets. */
 export const NOT_FOUND = textAnswer(404, '404 page not found\n');
 
+/** Nothing here takes more than a number. */
+const MAX_BODY_BYTES = 64 * 1024;
+
+async function readBody(request: IncomingMessage): Promise<string> {
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  for await (const chunk of request) {
+    chunks.push(chunk);
+    bytes += chunk.length;
+    if (bytes > MAX_BODY_BYTES) throw new RangeError(`Cannot read a body: must be at most ${MAX_BODY_BYTES} bytes`);
+  }
+  return Buffer.concat(chunks).toString();
+}
+
 function listener(answer: Answerer, log: Log): RequestListener {
   return async (request, response) => {
     try {
@@ -54,6 +70,7 @@ function listener(answer: Answerer, log: Log): RequestListener {
         query: new URLSearchParams(query),
         accept: request.headers.accept ?? '',
         remoteAddress: request.socket.remoteAddress ?? '',
+        body: () => readBody(request),
       });
       response.writeHead(status, { ...headers, 'Content-Length': Buffer.byteLength(body) });
       response.end(request.method === 'HEAD' ? undefined : body);

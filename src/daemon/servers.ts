@@ -11,9 +11,11 @@ import { version } from '../version.ts';
 import { debugRoutes } from './debug.ts';
 import { nodeReference } from './events.ts';
 import { type Answerer, serveHttp } from './http.ts';
+import { profileRoutes } from './profiles.ts';
 import type { Start } from './proxiers.ts';
 import { healthRoutes, metricsRoutes } from './routes.ts';
 import type { Tasks } from './tasks.ts';
+import { zPages } from './zpages.ts';
 
 /** Longest wait for the event that says why the daemon ends. */
 const LAST_WORDS_MS = 2_000;
@@ -44,6 +46,15 @@ export function startServers(start: Start, proxiers: readonly Proxier[], tasks: 
     nodePortAddresses: (family) => nodePortAddresses(start.nodePortTexts, family),
     nodeAddresses: effects.nodeAddresses,
   });
-  const answer = metricsRoutes({ metrics, mode: mode.mode, configz: () => toKubeProxyConfiguration(config), debug });
+  const answer = metricsRoutes({
+    metrics,
+    mode: mode.mode,
+    configz: () => toKubeProxyConfiguration(config),
+    debug: {
+      ...zPages({ config, startedMs: effects.clock.now() - process.uptime() * 1000 }, effects),
+      ...(config.enableProfiling && profileRoutes(effects, tasks.signal)),
+      ...debug,
+    },
+  });
   serve('metrics', config.metricsBindAddress, answer, 'FailedToStartMetricServer');
 }

@@ -293,7 +293,8 @@ t.test('only clients on this node are answered', async (t) => {
       { remoteAddress: '', isAnswered: false },
       { remoteAddress: '127.evil', isAnswered: false },
     ]) {
-      const request = { method: 'GET', path, query: new URLSearchParams('service=a/b'), accept: '', remoteAddress };
+      const query = new URLSearchParams('service=a/b');
+      const request = { method: 'GET', path, query, accept: '', remoteAddress, body: async () => '' };
       const answer = await w.debug[path]?.(request);
       t.equal(answer?.status !== 403, isAnswered, `${path} to "${remoteAddress}"`);
       if (!isAnswered) t.match(answer?.body, /"error": "Cannot show this to /);

@@ -1,15 +1,20 @@
 import { createServer } from 'node:net';
 import { pino } from 'pino';
 import t from 'tap';
+import { loadConfig } from '../../src/config/load.ts';
 import { type HttpOptions, serveHttp, textAnswer } from '../../src/daemon/http.ts';
 import { toOpenMetrics } from '../../src/daemon/open-metrics.ts';
+import { profileRoutes } from '../../src/daemon/profiles.ts';
 import { healthRoutes, metricsRoutes } from '../../src/daemon/routes.ts';
+import { zPages } from '../../src/daemon/zpages.ts';
 import { ProxyHealth } from '../../src/proxier/health.ts';
 import { createMetrics } from '../../src/proxier/metrics.ts';
 import { FakeClock } from '../../src/sys/fake-clock.ts';
 import { makeNode } from '../lib/make.ts';
 
 const log = pino({ level: 'silent' });
+
+const HEAD = 'apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n';
 
 /** Starts a server on a free port of loopback and returns its URL. */
 async function start(
@@ -38,8 +43,9 @@ async function start(
   return listening.promise;
 }
 
-async function get(url: string, method = 'GET') {
-  const r = await fetch(url, { method, headers: { Connection: 'close' } });
+async function get(url: string, method = 'GET', options: { readonly accept?: string; readonly body?: string } = {}) {
+  const { accept = '*/*', body = null } = options;
+  const r = await fetch(url, { method, body, headers: { Connection: 'close', Accept: accept } });
   return {
     status: r.status,
     type: r.headers.get('content-type'),
@@ -89,7 +95,7 @@ t.test('metrics server', async (t) => {
     '[::1]:0',
   );
   const text = { type: 'text/plain; charset=utf-8', nosniff: 'nosniff' };
-  const listing = '/configz\n/healthz\n/healthz/ping\n/metrics\n/proxyMode\n';
+  const listing = '/configz\n/healthz\n/healthz/ping\n/metrics\n/metrics/slis\n/proxyMode\n';
   for (const { path, want } of [
     { path: '/proxyMode', want: { ...text, status: 200, body: 'iptables' } },
     { path: '/healthz', want: { ...text, status: 200, body: 'ok' } },
@@ -124,6 +130,141 @@ t.test('metrics server', async (t) => {
     { path: '/debug/pprof/', want: { status: 404 } },
   ]) {
     t.match(await get(url + path), want, path);
+  }
+});
+
+t.test('/metrics/slis', async (t) => {
+  const metrics = createMetrics({ version: '1', processMetrics: false });
+  const url = await start(t, metricsRoutes({ metrics, mode: 'iptables', configz: () => ({}) }));
+  const slis = async () => (await get(`${url}/metrics/slis`)).body;
+  t.notMatch(await slis(), /^kubernetes_/m, 'nothing before a check');
+  for (const path of ['/healthz', '/healthz?verbose', '/healthz?exclude=ping', '/healthz/ping']) await get(url + path);
+  t.match(await slis(), /^kubernetes_healthcheck\{name="ping",type="healthz"\} 1$/m);
+  t.match(
+    await slis(),
+    /^kubernetes_healthchecks_total\{name="ping",type="healthz",status="success"\} 2$/m,
+    'checks of the whole that were not left out',
+  );
+  t.match(await get(`${url}/metrics/slis`, 'DELETE'), { status: 200, body: 'metrics reset\n' });
+  t.notMatch(await slis(), /^kubernetes_/m, 'nothing after a reset');
+  t.notMatch((await get(`${url}/metrics`)).body, /kubernetes_healthcheck/, 'a registry of their own');
+});
+
+t.test('/flagz and /statusz', async (t) => {
+  const clock = new FakeClock(Date.parse('2026-01-02T15:04:05.678Z'));
+  const pages = async (file: string) => {
+    const { config } = await loadConfig({ config: 'config.yaml' }, { readFile: async () => `${HEAD}${file}` });
+    return zPages({ config, startedMs: Date.parse('2026-01-02T03:04:05Z') }, { clock });
+  };
+  const url = await start(
+    t,
+    metricsRoutes({
+      metrics: createMetrics({ version: '1', processMetrics: false }),
+      mode: 'iptables',
+      configz: () => ({}),
+      debug: await pages('iptables: {syncPeriod: 7s}\nnodePortAddresses: [10.0.0.0/8, fd00::/8]\nmode: iptables'),
+    }),
+  );
+  const flagz = await get(`${url}/flagz`);
+  t.match(flagz, { status: 200, type: 'text/plain; charset=utf-8' });
+  const [blank, title, warning, , ...lines] = flagz.body.split('\n');
+  t.same([blank, title], ['', 'switchyard flags']);
+  t.match(warning, /^Warning: This endpoint is not meant to be machine parseable/);
+  for (const line of [
+    'config=config.yaml',
+    'iptables-sync-period=7s',
+    'nodeport-addresses=10.0.0.0/8,fd00::/8',
+    'profiling=false',
+    'proxy-mode=iptables',
+  ]) {
+    t.ok(lines.includes(line), line);
+  }
+  t.same(
+    lines,
+    ['', ...lines.slice(0, -1).sort()].toSorted((a, b) => (a === '' ? 1 : b === '' ? -1 : 0)),
+    'sorted',
+  );
+  t.match(await get(`${url}/statusz`), {
+    status: 200,
+    body: /^\nswitchyard statusz\nWarning: .*\n\nStarted: Fri Jan {2}2 03:04:05 UTC 2026\nUp: 12 hr 00 min 00 sec\nNode version: 24/,
+  });
+  for (const { accept, status } of [
+    { accept: 'text/plain; charset=utf-8', status: 200 },
+    { accept: 'text/html, */*;q=0.1', status: 200 },
+    { accept: 'application/json', status: 406 },
+  ]) {
+    for (const path of ['/flagz', '/statusz'])
+      t.match(await get(url + path, 'GET', { accept }), { status }, `${path} as ${accept}`);
+  }
+  t.same(Object.keys(await pages('featureGates: {ComponentFlagz: false}')), ['/statusz']);
+  t.same(Object.keys(await pages('featureGates: {AllBeta: false}')), []);
+});
+
+t.test('/debug/pprof', async (t) => {
+  let collected = 0;
+  let verbosity = -1;
+  const slept: number[] = [];
+  const taking = Promise.withResolvers<void>();
+  let go = taking.promise;
+  const deps = {
+    clock: {
+      sleep: async (ms: number) => {
+        slept.push(ms);
+        await go;
+      },
+    },
+    releaseMemory: () => void collected++,
+    setVerbosity: (v: number) => {
+      verbosity = v;
+    },
+  };
+  const debug = profileRoutes(deps, new AbortController().signal);
+  const metrics = createMetrics({ version: '1', processMetrics: false });
+  const url = await start(t, metricsRoutes({ metrics, mode: 'iptables', configz: () => ({}), debug }));
+  const path = (rest: string) => `${url}/debug/pprof/${rest}`;
+
+  const first = get(path('profile?seconds=2'));
+  while (slept.length === 0) await new Promise((resolve) => setImmediate(resolve));
+  t.match(await get(path('heap?seconds=1')), { status: 409, body: /a profile is being taken/ });
+  taking.resolve();
+  go = Promise.resolve();
+  const cpu = await first;
+  t.match(cpu, { status: 200, type: 'application/json', nosniff: 'nosniff' });
+  t.match(JSON.parse(cpu.body), { nodes: Array, samples: Array, startTime: Number, endTime: Number });
+  for (const rest of ['heap', 'allocs', 'heap?seconds=0&gc=1']) {
+    const heap = await get(path(rest));
+    t.equal(heap.status, 200, rest);
+    t.match(JSON.parse(heap.body), { head: { callFrame: Object, children: Array }, samples: Array }, rest);
+  }
+  t.same(slept, [2000, 10_000, 10_000, 0]);
+  t.equal(collected, 1, 'garbage is collected when asked for');
+  for (const rest of [
+    'profile?seconds=0',
+    'profile?seconds=301',
+    'heap?seconds=-1',
+    'heap?seconds=x',
+    'allocs?seconds=',
+  ]) {
+    t.match(await get(path(rest)), { status: 400, body: /must be a whole number from [01] to 300/ }, rest);
+  }
+  t.equal((await get(path('cmdline'))).body, process.argv.join('\0'));
+  t.match(await get(path('')), { status: 200, body: /profile {2}\?seconds=30/ });
+  t.match(await get(path('profile'), 'POST'), { status: 405 });
+  t.match(await get(path('goroutine')), { status: 404 });
+
+  const flag = `${url}/debug/flags/v`;
+  t.match(await get(flag, 'PUT', { body: '4\n' }), {
+    status: 200,
+    body: 'successfully set klog.logging.verbosity to 4',
+  });
+  t.equal(verbosity, 4);
+  t.match(await get(flag, 'PUT', { body: 'high' }), { status: 400, body: /must be a number from 0 to 99/ });
+  t.match(await get(flag), { status: 405 });
+  t.match(await get(flag, 'PUT', { body: '1'.repeat(70_000) }), { status: 500 }, 'no body without an end');
+
+  for (const [at, answer] of Object.entries(debug)) {
+    const request = { method: 'GET', path: at, query: new URLSearchParams(), accept: '', body: async () => '' };
+    t.match(await answer({ ...request, remoteAddress: '192.168.0.2' }), { status: 403 }, `${at} from elsewhere`);
   }
 });
 
