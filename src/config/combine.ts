@@ -106,7 +106,7 @@ function fromFile(file: FileConfig): DraftConfig {
       masqueradeBit: file.iptables.masqueradeBit,
       localhostNodePorts: file.iptables.localhostNodePorts,
     },
-    nftables: { masqueradeBit: file.nftables.masqueradeBit },
+    nftables: { masqueradeBit: file.nftables.masqueradeBit, layout: file.nftables.layout },
     ipvs: {
       scheduler: file.ipvs.scheduler,
       excludeCIDRs: file.ipvs.excludeCIDRs,

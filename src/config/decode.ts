@@ -83,6 +83,8 @@ export const FILE_FIELDS = {
   }),
   nftables: object({
     masqueradeBit: int32(14),
+    // Of ours: kube-proxy knows no such field.
+    layout: textOr('chains'),
     masqueradeAll: bool(false),
     syncPeriod: durationMsOr(30 * SECOND),
     minSyncPeriod: durationMsOr(SECOND),

@@ -29,6 +29,11 @@ export const IPTABLES_FLAVOURS: readonly IptablesFlavour[] = ['auto', 'nft', 'le
 /** `auto` is pretty on a terminal and JSON otherwise. */
 export type LogFormat = 'auto' | 'json' | 'pretty';
 
+/** Which objects mode nftables makes of the services: as kube-proxy does, a chain for each, or elements of shared maps only. */
+export type NftablesLayout = 'chains' | 'maps';
+
+export const NFTABLES_LAYOUTS: readonly NftablesLayout[] = ['chains', 'maps'];
+
 export const LOG_FORMATS: readonly LogFormat[] = ['auto', 'json', 'pretty'];
 
 /** How the API server is reached. */
@@ -124,6 +129,7 @@ export interface Config {
   readonly nftables: {
     /** 0..31 in mode nftables. */
     readonly masqueradeBit: number;
+    readonly layout: NftablesLayout;
   };
   readonly ipvs: {
     /** '' means `rr`. */
@@ -168,8 +174,9 @@ export interface Config {
 }
 
 /** A `Config` whose words are not checked yet. */
-export type DraftConfig = Omit<Config, 'mode' | 'detectLocalMode' | 'iptablesFlavour' | 'logFormat'> & {
+export type DraftConfig = Omit<Config, 'mode' | 'nftables' | 'detectLocalMode' | 'iptablesFlavour' | 'logFormat'> & {
   readonly mode: string;
+  readonly nftables: { readonly masqueradeBit: number; readonly layout: string };
   readonly detectLocalMode: string;
   readonly iptablesFlavour: string;
   readonly logFormat: string;

@@ -20,6 +20,7 @@ import {
   IPTABLES_FLAVOURS,
   LOG_FORMATS,
   MODES,
+  NFTABLES_LAYOUTS,
 } from './types.ts';
 
 /** One thing that is wrong. */
@@ -61,6 +62,13 @@ export function validate(draft: DraftConfig): Config {
   checkLocalTraffic(draft, check);
   if (mode === 'ipvs') checkIpvs(draft, check);
   checkLogging(draft, check);
+  const layout = oneOf(NFTABLES_LAYOUTS, draft.nftables.layout);
+  check(
+    layout !== undefined,
+    'nftables.layout',
+    draft.nftables.layout,
+    `must be one of ${NFTABLES_LAYOUTS.join(', ')}`,
+  );
   const iptablesFlavour = oneOf(IPTABLES_FLAVOURS, draft.iptablesFlavour);
   check(
     iptablesFlavour !== undefined,
@@ -74,13 +82,14 @@ export function validate(draft: DraftConfig): Config {
   if (
     problems.length > 0 ||
     mode === undefined ||
+    layout === undefined ||
     detectLocalMode === undefined ||
     iptablesFlavour === undefined ||
     logFormat === undefined
   ) {
     throw new ConfigError(problems.map((p) => sentence(p, draft.configFile !== '')));
   }
-  return { ...draft, mode, detectLocalMode, iptablesFlavour, logFormat };
+  return { ...draft, mode, nftables: { ...draft.nftables, layout }, detectLocalMode, iptablesFlavour, logFormat };
 }
 
 function sentence({ where, is, mustBe }: Problem, hasFile: boolean): string {

@@ -60,6 +60,7 @@ export function toKubeProxyConfiguration(config: Config) {
     },
     nftables: {
       masqueradeBit: config.nftables.masqueradeBit,
+      layout: config.nftables.layout,
       masqueradeAll: isNftables ? config.masqueradeAll : DEFAULT_FILE.nftables.masqueradeAll,
       ...periods(isNftables),
     },

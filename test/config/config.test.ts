@@ -51,7 +51,7 @@ iptables: {masqueradeBit: 17, masqueradeAll: true, localhostNodePorts: false, sy
 ipvs:
   {syncPeriod: 62s, minSyncPeriod: 12s, scheduler: lc, excludeCIDRs: [10.20.30.40/16, "fd00:1::0/64"], strictARP: true,
    tcpTimeout: 1m, tcpFinTimeout: 2m, udpTimeout: 3m}
-nftables: {masqueradeBit: 18, masqueradeAll: false, syncPeriod: 63s, minSyncPeriod: 13s}
+nftables: {masqueradeBit: 18, layout: maps, masqueradeAll: false, syncPeriod: 63s, minSyncPeriod: 13s}
 winkernel: {networkName: net, sourceVip: s, enableDSR: true, rootHnsEndpointName: r, forwardHealthCheckVip: true}
 windowsRunAsService: true
 portRange: 1-2
@@ -86,7 +86,7 @@ const FULL_CONFIG: Omit<Config, 'mode' | 'syncPeriodMs' | 'minSyncPeriodMs' | 'm
   enableProfiling: true,
   showHiddenMetricsForVersion: '1.35',
   iptables: { masqueradeBit: 17, localhostNodePorts: false },
-  nftables: { masqueradeBit: 18 },
+  nftables: { masqueradeBit: 18, layout: 'maps' },
   ipvs: {
     scheduler: 'lc',
     excludeCIDRs: ['10.20.30.40/16', 'fd00:1::0/64'],
@@ -160,7 +160,7 @@ t.test('a file that says nothing has the defaults of kube-proxy', async (t) => {
     configSyncPeriodMs: 900_000,
     masqueradeAll: false,
     iptables: { masqueradeBit: 14, localhostNodePorts: true },
-    nftables: { masqueradeBit: 14 },
+    nftables: { masqueradeBit: 14, layout: 'chains' },
     detectLocalMode: 'ClusterCIDR',
     oomScoreAdj: -999,
     clientConnection: { qps: 5, burst: 10, contentType: 'application/vnd.kubernetes.protobuf' },
@@ -545,6 +545,11 @@ const rules: readonly { good?: string; bad: string; problem: string; flags?: Fla
     good: 'mode: iptables\nnftables: {masqueradeBit: 32}',
     bad: 'mode: nftables\nnftables: {masqueradeBit: 32}',
     problem: 'Cannot use nftables.masqueradeBit "32": must be in 0..31',
+  },
+  {
+    good: 'nftables: {layout: maps}',
+    bad: 'nftables: {layout: sets}',
+    problem: 'Cannot use nftables.layout "sets": must be one of chains, maps',
   },
   {
     good: 'mode: iptables\nipvs: {tcpTimeout: -1s}',
