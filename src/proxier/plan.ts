@@ -37,6 +37,7 @@ export function planPort(port: ServicePort, endpoints: readonly Endpoint[], node
     clusterEndpoints: cluster,
     localEndpoints: local,
     reachableEndpoints: reachable,
+    nodeEndpoints: onNode(endpoints),
     endpointCount: endpoints.length,
     hasAnyEndpoints: hasAny,
     hasInternalEndpoints: hasAny && !(port.internalPolicyLocal && local.length === 0),
@@ -46,4 +47,10 @@ export function planPort(port: ServicePort, endpoints: readonly Endpoint[], node
     // hasAny, not hasExternal: pods of this cluster take the short cut to remote endpoints even where others are dropped.
     usesExternalTrafficChain: hasAny && port.externallyAccessible,
   };
+}
+
+/** All or none is the array itself or one shared array: most endpoints of a large cluster are elsewhere. */
+function onNode(endpoints: readonly Endpoint[]): readonly Endpoint[] {
+  const here = endpoints.filter((e) => e.isLocal);
+  return here.length === endpoints.length ? endpoints : here.length === 0 ? NONE : here;
 }

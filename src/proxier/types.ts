@@ -218,6 +218,8 @@ export interface ServicePortPlan {
   readonly localEndpoints: readonly Endpoint[];
   /** Every endpoint some traffic can reach from here, in the order of `text`. */
   readonly reachableEndpoints: readonly Endpoint[];
+  /** Every endpoint on this node, ready or not, in the order of `text`. */
+  readonly nodeEndpoints: readonly Endpoint[];
   /** All endpoints of this service port, ready or not. */
   readonly endpointCount: number;
   /** Some endpoint somewhere is ready, or serving while it terminates. */
