@@ -16,7 +16,7 @@ import { parseMetrics } from '../../src/lab/proxy.ts';
 import type { Flavour } from '../../src/modes/iptables/tools.ts';
 import { NODE } from './live-objects.ts';
 import { privateRun, sh } from './namespace.ts';
-import { normalForm } from './normal-form.ts';
+import { differenceOf, normalForm } from './normal-form.ts';
 
 /** What is right is seen long before; a state that is wrong costs this long. */
 const DEADLINE_MS = 45_000;
@@ -59,17 +59,6 @@ export function foreignRules(dump: string): string {
     .split('\n')
     .filter((line) => /^(?::\S+ -|-A )/.test(line) && !isOurs(line) && !line.startsWith(':KUBE-'))
     .join('\n');
-}
-
-/** Lines that are in only one of the two, as a short text; '' if both are the same. */
-export function differenceOf(wanted: string, got: string): string {
-  if (wanted === got) return '';
-  const [a, b] = [wanted.split('\n'), got.split('\n')];
-  const [inA, inB] = [new Set(a), new Set(b)];
-  const missing = a.filter((line) => !inB.has(line)).map((line) => `missing: ${line}`);
-  const extra = b.filter((line) => !inA.has(line)).map((line) => `extra:   ${line}`);
-  const told = [...missing.slice(0, 10), ...extra.slice(0, 10)].join('\n');
-  return told === '' ? `other order or number of lines: ${a.length}, ${b.length}` : told;
 }
 
 /**

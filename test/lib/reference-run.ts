@@ -15,9 +15,9 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { createApiServer } from '../../src/lab/api/server.ts';
-import { differenceOf, sleep } from './live-proxy.ts';
+import { sleep } from './live-proxy.ts';
 import { privateRun, sh } from './namespace.ts';
-import { normalForm } from './normal-form.ts';
+import { differenceOf, normalForm } from './normal-form.ts';
 
 /** A step that is right is seen within a second or two; one that is wrong costs this long. */
 const STEP_DEADLINE_MS = 20_000;
