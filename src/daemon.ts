@@ -19,7 +19,8 @@ import { setConntrackSysctls } from './daemon/conntrack-sysctls.ts';
 import { completeEffects, type DaemonDeps, type Effects, modeDeps } from './daemon/effects.ts';
 import { Events, nodeReference } from './daemon/events.ts';
 import { servedFamilies } from './daemon/families.ts';
-import { CLEANED_MODES, iptablesMetrics, modeSettings } from './daemon/kernel.ts';
+import { iptablesMetrics, modeSettings } from './daemon/kernel.ts';
+import { removeLeftovers } from './daemon/leftovers.ts';
 import { chooseNodeIPs, IPS_TIMEOUT_MS, type NodeFacts, NodeWatch, nodePortCidrs } from './daemon/node.ts';
 import { createDataplane, createProxier, type Start } from './daemon/proxiers.ts';
 import { startServers } from './daemon/servers.ts';
@@ -41,7 +42,7 @@ import { version } from './version.ts';
  */
 export async function runDaemon(config: Config, deps: DaemonDeps, signal: AbortSignal): Promise<void> {
   const effects = completeEffects(deps);
-  if (config.cleanup) return cleanUp(config, effects, signal);
+  if (config.cleanup) return cleanUp(effects, signal);
   const cluster = await effects.openCluster(config, effects.clock);
   const tasks = new Tasks(signal);
   try {
@@ -50,7 +51,18 @@ export async function runDaemon(config: Config, deps: DaemonDeps, signal: AbortS
     const { start, dataplanes } = await prepare(config, effects, { cluster, node, signal: tasks.signal });
     if (tasks.signal.aborted) return await tasks.end();
     if (config.initOnly) return;
-    const proxiers = await Promise.all(dataplanes.map((dataplane) => createProxier(start, dataplane)));
+    const made = dataplanes.map(() => Promise.withResolvers<void>());
+    const proxiers = await Promise.all(
+      dataplanes.map((plane, i) => createProxier(start, plane, () => made[i]?.resolve())),
+    );
+    tasks.start(async (signal) => {
+      const isMade = Promise.all(made.map(({ promise }) => promise)).then(() => {});
+      await removeLeftovers(
+        { rulesets: effects.rulesets, own: start.mode, clock: effects.clock, log: effects.log },
+        isMade,
+        signal,
+      );
+    });
     await run(start, proxiers, cluster, tasks);
     await tasks.end();
   } finally {
@@ -60,18 +72,16 @@ export async function runDaemon(config: Config, deps: DaemonDeps, signal: AbortS
 }
 
 /** Takes the rules of every mode out of the kernel. @throws {AggregateError} If something stays. */
-async function cleanUp(config: Config, effects: Effects, signal: AbortSignal): Promise<void> {
-  const silent = { restoreFailed() {}, rules() {} };
+async function cleanUp({ rulesets, log }: Effects, signal: AbortSignal): Promise<void> {
   const errors: Error[] = [];
-  for (const name of CLEANED_MODES) {
-    const deps = modeDeps(effects, () => silent);
-    const mode = await effects.openMode(modeSettings(config, name), deps, signal);
-    errors.push(...(await mode.cleanUp(signal)));
+  for (const ruleset of rulesets) {
+    const { removed, kept, errors: found } = await ruleset.remove(signal);
+    log.info({ ruleset: ruleset.name, removed, kept }, removed.length > 0 ? 'rules removed' : 'no rules there');
+    errors.push(...found);
   }
   if (errors.length > 0) {
     throw new AggregateError(errors, `Cannot remove all rules: ${errors.map((e) => e.message).join('; ')}`);
   }
-  effects.log.info({ modes: CLEANED_MODES }, 'rules removed');
 }
 
 /** Starts the watch of this node and waits for what the start needs of it. */

@@ -56,8 +56,12 @@ export function createDataplane({ config, effects, node, nodePortTexts, mode }: 
   });
 }
 
-/** Joins model, dataplane, health and events of a family. Nothing runs yet. */
-export async function createProxier(start: Start, dataplane: Dataplane): Promise<Proxier> {
+/**
+ * Joins model, dataplane, health and events of a family. Nothing runs yet.
+ *
+ * @param onSynced - Called after every sync that succeeded.
+ */
+export async function createProxier(start: Start, dataplane: Dataplane, onSynced: () => void): Promise<Proxier> {
   const { config, effects, node, metrics, health, events } = start;
   const { clock, log, releaseMemory } = effects;
   const { family } = dataplane;
@@ -106,6 +110,7 @@ export async function createProxier(start: Start, dataplane: Dataplane): Promise
       log,
       serviceHealth,
       cleanUpFlows,
+      onSynced,
       releaseMemory,
       onRefused: ({ service, rule, reason }) => {
         const note = `node ${node.name} left this service out (${family}): ${reason}: ${rule}`;

@@ -46,6 +46,8 @@ export interface ProxierDeps {
    * One that throws is called again with these services, at the latest after the sync period. Absent: flows are left alone.
    */
   readonly cleanUpFlows?: (changed: UdpServices, signal: AbortSignal) => Promise<void>;
+  /** Called when the kernel has what the model says, after every sync that succeeded and before what follows it. */
+  readonly onSynced?: () => void;
   /** Called after a full sync, which reads all rules and keeps none of what it read. */
   readonly releaseMemory?: () => void;
 }
@@ -305,6 +307,7 @@ export class Proxier {
     const { model, clock, metrics, health, serviceHealth } = this.#deps;
     const label = { ip_family: this.family };
     this.#dirty = new Set();
+    this.#deps.onSynced?.();
     const nowMs = clock.now();
     this.#lastSyncMs = nowMs;
     for (const ms of this.#triggersMs) metrics.networkProgramming.observe(label, (nowMs - ms) / 1000);

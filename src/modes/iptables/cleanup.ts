@@ -34,12 +34,27 @@ const TOP_LEVEL: Readonly<Record<Table, readonly ChainName[]>> = {
 
 type CleanupTools = Pick<Tools, 'family' | 'save' | 'restore' | 'hasChain' | 'deleteChain'>;
 
-/**
- * Cleans up one family. An error in one table does not keep the others from being cleaned.
- *
- * @returns What could not be done; empty when all of it is gone. A second call finds nothing to do.
- */
+/** What a clean-up of one family came to. */
+export interface RemovedRules {
+  readonly chains: number;
+  /** Those in the chains, and the jumps to them. */
+  readonly rules: number;
+  /** Chains that rules of somebody else jump to: they stay, empty, so that they do nothing. */
+  readonly held: readonly ChainName[];
+  /** What could not be done. */
+  readonly errors: readonly Error[];
+}
+
+/** As `removeRules`. @returns What could not be done; empty when all of it is gone. */
 export async function cleanUp(tools: CleanupTools, signal?: AbortSignal): Promise<readonly Error[]> {
+  return (await removeRules(tools, signal)).errors;
+}
+
+/** Cleans up one family. An error in one table does not keep the others from being cleaned; a second call finds nothing to do. */
+export async function removeRules(tools: CleanupTools, signal?: AbortSignal): Promise<RemovedRules> {
+  let chains = 0;
+  let rules = 0;
+  const held = new Set<ChainName>();
   const errors: Error[] = [];
   const attempt = async (what: string, act: () => Promise<void>) => {
     try {
@@ -51,27 +66,35 @@ export async function cleanUp(tools: CleanupTools, signal?: AbortSignal): Promis
   };
   for (const table of TABLES) {
     await attempt(`table ${table}`, async () => {
-      const chains = parseSave(await tools.save(table, signal)).get(table);
-      const text = chains && renderCleanup(table, chains, tools);
-      if (text) await tools.restore(text, signal);
+      const saved = parseSave(await tools.save(table, signal)).get(table);
+      if (saved === undefined) return;
+      const plan = planCleanup(table, saved, tools);
+      for (const name of plan.held) held.add(name);
+      if (plan.text === '') return;
+      await tools.restore(plan.text, signal);
+      chains += plan.chains;
+      rules += plan.rules;
     });
   }
   await attempt('table mangle', async () => {
-    if (await tools.hasChain('mangle', CANARY, signal)) await tools.deleteChain('mangle', CANARY, signal);
+    if (!(await tools.hasChain('mangle', CANARY, signal))) return;
+    await tools.deleteChain('mangle', CANARY, signal);
+    chains++;
   });
-  return errors;
+  return { chains, rules, held: [...held], errors };
 }
 
 /**
- * One input that empties the chains of ours, takes the jumps to them away and then the chains. '' if there is nothing of ours.
+ * One input that empties the chains of ours, takes the jumps to them away and then the chains. `text` is '' if there is
+ * nothing to do.
  *
- * A chain that a foreign rule jumps to cannot go: it is left, empty.
+ * A chain that a foreign rule jumps to cannot go: it is left, empty, and named in `held`.
  */
-export function renderCleanup(
+function planCleanup(
   table: Table,
   chains: ReadonlyMap<string, SavedChain>,
   { family }: Pick<Tools, 'family'>,
-): string {
+): Omit<RemovedRules, 'errors'> & { readonly text: string } {
   const ours = new Set<string>(TOP_LEVEL[table].filter((name) => chains.has(name)));
   if (table === 'nat') for (const name of chains.keys()) if (isServiceChain(name)) ours.add(name);
   const jumps = new Set(
@@ -91,19 +114,23 @@ export function renderCleanup(
       }
     }
   }
+  const sizeOf = (name: string) => chains.get(name)?.rules.length ?? 0;
   // What is held and empty already has been dealt with.
-  const names = [...ours]
-    .filter((name) => !held.has(name) || (chains.get(name)?.rules.length ?? 0) > 0)
-    .map(toChainName);
-  if (names.length === 0 && deletes.length === 0) return '';
+  const names = [...ours].filter((name) => !held.has(name) || sizeOf(name) > 0).map(toChainName);
+  const going = names.filter((name) => !held.has(name));
   const lines = [
     `*${table}`,
     ...names.map((name) => `:${name} - [0:0]`),
     ...deletes,
-    ...names.filter((name) => !held.has(name)).map((name) => `-X ${name}`),
+    ...going.map((name) => `-X ${name}`),
     'COMMIT',
   ];
-  return `${lines.join('\n')}\n`;
+  return {
+    text: names.length === 0 && deletes.length === 0 ? '' : `${lines.join('\n')}\n`,
+    chains: going.length,
+    rules: deletes.length + names.reduce((sum, name) => sum + sizeOf(name), 0),
+    held: [...held].map(toChainName),
+  };
 }
 
 function isTo({ target }: (typeof JUMPS)[number]['rule'], chain: ChainName): boolean {

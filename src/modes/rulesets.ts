@@ -1,0 +1,138 @@
+/**
+ * The rulesets a service proxy may have left in this kernel, whoever ran it: ours and kube-proxy's have the same names. Each
+ * can be looked for without starting a program, and taken away.
+ *
+ * Of iptables mode there are two, since the flavours do not see each other's rules and packets meet both.
+ *
+ * @module
+ */
+
+import type { NftObjects, TableFamily } from '../netlink/nft-objects.ts';
+import { FAMILIES, type Family } from '../proxier/types.ts';
+import type { Clock } from '../sys/clock.ts';
+import type { Exec } from '../sys/exec.ts';
+import type { LegacyTables } from '../sys/legacy-tables.ts';
+import { removeRules } from './iptables/cleanup.ts';
+import { CANARY, EXTERNAL_SERVICES, FORWARD, NODEPORTS, PROXY_FIREWALL, SERVICES } from './iptables/names.ts';
+import { probeFamily } from './iptables/probe.ts';
+import type { AnyTable, Flavour } from './iptables/tools.ts';
+import type { ModeName } from './mode.ts';
+
+/** `perhaps`: only the programs of the ruleset can tell. */
+export type Presence = 'none' | 'some' | 'perhaps';
+
+/** What was taken away. */
+export interface Removal {
+  /** One line a family, in words, as in `IPv4: 34 chains, 120 rules`; empty if there was nothing. */
+  readonly removed: readonly string[];
+  /** What stays although it is a proxy's, and why. */
+  readonly kept: readonly string[];
+  /** What could not be done. */
+  readonly errors: readonly Error[];
+}
+
+export interface Ruleset {
+  readonly mode: ModeName;
+  /** Of iptables mode; undefined for the others. */
+  readonly flavour: Flavour | undefined;
+  /** For people: `iptables (nft)`. */
+  readonly name: string;
+  /** Takes microseconds. @throws {NetlinkError} If the kernel does not let us look. */
+  look(family: Family): Presence;
+  /** Takes all of it away, in both families; starts programs only where there may be something. */
+  remove(signal?: AbortSignal): Promise<Removal>;
+}
+
+export interface RulesetDeps {
+  readonly exec: Exec;
+  readonly clock: Clock;
+  readonly nft: NftObjects;
+  readonly legacyTables: LegacyTables;
+}
+
+const TABLE_FAMILIES: Readonly<Record<Family, TableFamily>> = { IPv4: 'ip', IPv6: 'ip6' };
+
+/** The table of nftables mode, in both families. */
+const NFTABLES_TABLE = 'kube-proxy';
+
+/** Chains that nobody but a service proxy makes: kubelet had KUBE-MARK-MASQ and KUBE-POSTROUTING, too. */
+const TELLING: readonly (readonly [AnyTable, string])[] = [
+  ['nat', SERVICES],
+  ['filter', SERVICES],
+  ['filter', EXTERNAL_SERVICES],
+  ['nat', NODEPORTS],
+  ['filter', NODEPORTS],
+  ['filter', FORWARD],
+  ['filter', PROXY_FIREWALL],
+  ['nat', CANARY],
+  ['filter', CANARY],
+  ['mangle', CANARY],
+];
+
+/** All rulesets there can be. */
+export function createRulesets(deps: RulesetDeps): readonly Ruleset[] {
+  return [iptables('nft', deps), iptables('legacy', deps), nftables(deps)];
+}
+
+function iptables(flavour: Flavour, deps: RulesetDeps): Ruleset {
+  const { nft, legacyTables } = deps;
+  const look = (family: Family): Presence => {
+    if (flavour === 'legacy') return legacyTables.names(family)?.length === 0 ? 'none' : 'perhaps';
+    return TELLING.some(([table, chain]) => nft.hasChain(TABLE_FAMILIES[family], table, chain)) ? 'some' : 'none';
+  };
+  return {
+    mode: 'iptables',
+    flavour,
+    name: `iptables (${flavour})`,
+    look,
+    remove: async (signal) => {
+      const removal = { removed: [] as string[], kept: [] as string[], errors: [] as Error[] };
+      for (const family of FAMILIES) {
+        await attempt(
+          removal.errors,
+          `take the rules of iptables (${flavour}) away for ${family}, if there are any`,
+          async () => {
+            if (look(family) === 'none') return;
+            const found = await probeFamily(family, flavour, deps);
+            // The kernel has tables of this flavour, so whatever is missing keeps us from seeing what is in them.
+            if (found.kind === 'absent') throw found.error;
+            const { chains, rules, held, errors } = await removeRules(found.tools, signal);
+            if (chains + rules > 0) removal.removed.push(`${family}: ${chains} chains, ${rules} rules`);
+            for (const chain of held)
+              removal.kept.push(`${family}: ${chain}, empty: a rule of somebody else jumps to it`);
+            removal.errors.push(...errors);
+          },
+        );
+      }
+      return removal;
+    },
+  };
+}
+
+function nftables({ nft }: RulesetDeps): Ruleset {
+  return {
+    mode: 'nftables',
+    flavour: undefined,
+    name: 'nftables',
+    look: (family) => (nft.hasTable(TABLE_FAMILIES[family], NFTABLES_TABLE) ? 'some' : 'none'),
+    remove: async () => {
+      const removal = { removed: [] as string[], kept: [], errors: [] as Error[] };
+      for (const family of FAMILIES) {
+        const table = TABLE_FAMILIES[family];
+        await attempt(removal.errors, `take the rules of nftables away for ${family}`, async () => {
+          if (nft.deleteTable(table, NFTABLES_TABLE))
+            removal.removed.push(`${family}: table ${table} ${NFTABLES_TABLE}`);
+        });
+      }
+      return removal;
+    },
+  };
+}
+
+async function attempt(errors: Error[], what: string, act: () => Promise<void>): Promise<void> {
+  try {
+    await act();
+  } catch (cause) {
+    errors.push(new Error(`Cannot ${what}: ${cause instanceof Error ? cause.message : String(cause)}`, { cause }));
+  }
+}
