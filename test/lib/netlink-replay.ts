@@ -18,6 +18,7 @@ export function replay(...exchanges: readonly Exchange[]) {
     state.open++;
     let queue: string[] = [];
     return {
+      portId: 1,
       send(datagram) {
         const [request, ...answers] = left.shift() ?? ['nothing more'];
         t.equal(Buffer.from(datagram).toString('hex'), request, 'the request is the recorded one');
