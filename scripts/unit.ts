@@ -1,5 +1,5 @@
 /**
- * Runs the unit tests: every test/**\/*.test.ts but those that need root, a kernel or a lab (test/kernel, test/lab).
+ * Runs the unit tests: every test/**\/*.test.ts but those that need root, a kernel or a lab (test/kernel, test/lab, test/uml).
  * One process a core, not one a file: starting a process for each costs more than the tests.
  *
  *     npm run t                     all, and what failed
@@ -45,7 +45,7 @@ function failures(tap: string): string {
 
 const pattern = process.argv[2] ?? '';
 const all = globSync('test/**/*.test.ts', { cwd: root })
-  .filter((f) => !/^test\/(kernel|lab)\//.test(f) && f.includes(pattern))
+  .filter((f) => !/^test\/(kernel|lab|uml)\//.test(f) && f.includes(pattern))
   .sort();
 if (all.length === 0) {
   console.error(`Cannot find a unit test whose path contains "${pattern}"`);

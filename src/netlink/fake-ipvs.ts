@@ -29,7 +29,7 @@ function isRefused(address: Uint8Array): boolean {
   return (
     first === 0xff ||
     (first === 0xfe && (second & 0xc0) === 0x80) ||
-    text.startsWith('0'.repeat(20) + 'ffff') ||
+    text.startsWith(`${'0'.repeat(20)}ffff`) ||
     text === '0'.repeat(32)
   );
 }
