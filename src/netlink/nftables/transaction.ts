@@ -117,6 +117,14 @@ export type Statement =
   | { readonly kind: 'dnat'; readonly address: string; readonly port: number }
   /** `dnat ip addr . port to FIELDS map @MAP`; the data of the map are `addr . inet_service`. */
   | { readonly kind: 'dnatMap'; readonly fields: readonly Field[]; readonly map: MapReference }
+  /**
+   * `dnat` to where this client was sent before: `services` (a map) says which service the packet's `frontend` is of, `clients` where
+   * the client was sent for that service; the entry is renewed. Where there is no such entry, or `endpoints` (a set of service and
+   * endpoint) has it no more, the next rule goes on. One look-up takes what another found, which nft(8) prints and cannot read.
+   */
+  | ({ readonly kind: 'dnatRemembered'; readonly endpoints: string } & Remembering)
+  /** `dnat` to `fields` of the map `choices`, as with `dnatMap`; `clients` has that in place of what it had, if it is not full. */
+  | ({ readonly kind: 'dnatRemembering'; readonly fields: readonly Field[]; readonly choices: string } & Remembering)
   /** `add|update|delete @SET { FIELDS [timeout T] [: DATA] }`: the packet path changes a dynamic set. */
   | {
       readonly kind: 'dynamic';
@@ -126,6 +134,22 @@ export type Statement =
       readonly data?: readonly Field[];
       readonly timeoutSeconds?: number;
     };
+
+/**
+ * A dynamic map of what clients were sent to, by service. A service is one or several fields; which, its map says.
+ *
+ *     services   frontend … : SERVICE
+ *     clients    addr . SERVICE : addr . inet_service     timeout
+ *     endpoints  SERVICE . addr . inet_service
+ */
+export interface Remembering {
+  readonly frontend: readonly Field[];
+  readonly services: string;
+  /** Types of the fields of SERVICE. */
+  readonly service: readonly FieldType[];
+  readonly clients: string;
+  readonly timeoutSeconds: number;
+}
 
 export interface RuleObject {
   readonly chain: string;
