@@ -6,6 +6,7 @@
  */
 
 import type { RuleObject, SetObject, Statement } from '../../netlink/nftables/transaction.ts';
+import { compareText } from '../../proxier/types.ts';
 import { BASE_CHAINS, type JumpTarget } from './base-chains.ts';
 import type { ChainContent, Objects } from './layout.ts';
 import { anonymousName } from './names.ts';
@@ -72,13 +73,14 @@ export function clusterIPsCheck(facts: NftablesFacts): ChainContent {
     },
   ];
   if (facts.serviceCIDRs.length > 0) {
-    const anonymous = anonymousName('service-cidrs', name, facts.serviceCIDRs.join(','));
+    const cidrs = [...facts.serviceCIDRs].sort(compareText);
+    const anonymous = anonymousName('service-cidrs', name, cidrs.join(','));
     const toService: Statement = {
       kind: 'address',
       side: 'daddr',
       negated: false,
-      cidrs: facts.serviceCIDRs,
-      ...(facts.serviceCIDRs.length > 1 ? { name: anonymous } : {}),
+      cidrs,
+      ...(cidrs.length > 1 ? { name: anonymous } : {}),
     };
     rules.push({ chain: name, statements: [toService, DROP], comment: 'Drop traffic to unallocated ClusterIPs' });
   }
