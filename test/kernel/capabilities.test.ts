@@ -3,9 +3,8 @@
  * system, /proc/sys and /sys. Its rules carry traffic; with one grant missing the start fails with a line that says which.
  */
 import { spawn, spawnSync } from 'node:child_process';
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
-import { tmpdir } from 'node:os';
 import { delimiter, dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
@@ -13,38 +12,12 @@ import { parseAllDocuments } from 'yaml';
 import type { Flavour } from '../../src/modes/iptables/tools.ts';
 import { becomesTrue } from '../lib/live-proxy.ts';
 import { caseInside, privateRun, runInside, sh } from '../lib/namespace.ts';
+import { buildPackage } from '../lib/package.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const PACKAGE = 'SWITCHYARD_TEST_PACKAGE';
 /** capabilities(7): the number of each is its bit in /proc/PID/status. */
 const BITS: Readonly<Record<string, bigint>> = { NET_ADMIN: 12n, NET_RAW: 13n };
-
-/** Compiles the package as the image has it: `dist`, the launcher, and the packages that are no development packages. */
-function buildPackage(): string {
-  const dir = mkdtempSync(`${tmpdir()}/package-`);
-  // The test runner loads itself into every Node that has its options; the compiler's cannot take it.
-  sh(
-    'env',
-    '-u',
-    'NODE_OPTIONS',
-    `${root}/node_modules/.bin/tsc`,
-    '-p',
-    `${root}/tsconfig.build.json`,
-    '--outDir',
-    `${dir}/dist`,
-  );
-  cpSync(`${root}/bin`, `${dir}/bin`, { recursive: true });
-  cpSync(`${root}/package.json`, `${dir}/package.json`);
-  const lock: { packages: Record<string, { dev?: boolean }> } = JSON.parse(
-    readFileSync(`${root}/package-lock.json`, 'utf8'),
-  );
-  for (const [path, { dev }] of Object.entries(lock.packages)) {
-    if (dev || !/^node_modules\/(@[^/]+\/)?[^/]+$/.test(path)) continue;
-    mkdirSync(dirname(`${dir}/${path}`), { recursive: true });
-    symlinkSync(`${root}/${path}`, `${dir}/${path}`);
-  }
-  return dir;
-}
 
 const manifests = [
   'apiVersion: v1\nkind: Node\nmetadata: {name: n1}\nstatus: {addresses: [{type: InternalIP, address: 192.0.2.7}]}\n',
