@@ -61,8 +61,13 @@ export type Expression =
       readonly timeoutMs?: number;
     };
 
-/** Name of the register that begins with a word of 0..15. */
+/** All registers together, in words. */
+export const REGISTER_WORDS = 16;
+
+/** Name of the register that begins with a word of 0..15. @throws {RangeError} If there is no such word. */
 export function registerAt(word: number): Register {
-  if (word > 15) throw new RangeError(`Cannot put fields in registers: they need word ${word}, the last is 15`);
+  if (word >= REGISTER_WORDS) {
+    throw new RangeError(`Cannot name the register of word ${word}: the last is ${REGISTER_WORDS - 1}`);
+  }
   return word % 4 === 0 ? 1 + word / 4 : 8 + word;
 }

@@ -6,7 +6,8 @@
  */
 
 import { type AddressRange, familyOfText, maskByte, mergeRanges, parseRange, prefixLength } from './address.ts';
-import { type Expression, type Register, registerAt } from './expression.ts';
+import { type Expression, REGISTER_WORDS, type Register, registerAt } from './expression.ts';
+import { rememberExpressions } from './remember.ts';
 import type {
   Field,
   FieldType,
@@ -86,6 +87,50 @@ export function lowerRule({ statements }: Pick<RuleObject, 'statements'>, family
   return lowering;
 }
 
+function wordsOf(fields: readonly Field[], family: NftFamily): number {
+  return fields.reduce((sum, field) => sum + ((fieldLayout(fieldType(field), family).bytes + 3) >> 2), 0);
+}
+
+/**
+ * Loads fields into registers from a word on, each in whole words.
+ *
+ * @throws {RangeError} If the registers end before they do.
+ */
+export function loadFields(fields: readonly Field[], from: number, family: NftFamily): Expression[] {
+  if (from + wordsOf(fields, family) > REGISTER_WORDS) {
+    throw new RangeError(
+      `Cannot load ${fields.length} fields from word ${from} on: the registers have ${REGISTER_WORDS}`,
+    );
+  }
+  let word = from;
+  return fields.map((field) => {
+    const expression = loadField(field, registerAt(word), family);
+    word += wordsOf([field], family);
+    return expression;
+  });
+}
+
+function networkPayload(dreg: Register, offset: number, length: number): Expression {
+  return { kind: 'payload', dreg, base: 'network', offset, length };
+}
+
+function loadField(field: Field, dreg: Register, family: NftFamily): Expression {
+  if (typeof field === 'object') return { kind: 'random', modulus: field.random, dreg };
+  switch (field) {
+    case 'saddr':
+      return networkPayload(dreg, SADDR_OFFSET[family], ADDRESS_BYTES[family]);
+    case 'daddr':
+      return networkPayload(dreg, DADDR_OFFSET[family], ADDRESS_BYTES[family]);
+    case 'l4proto':
+    case 'mark':
+      return { kind: 'meta', key: field, dreg };
+    case 'sport':
+      return { kind: 'payload', dreg, base: 'transport', offset: 0, length: 2 };
+    case 'dport':
+      return { kind: 'payload', dreg, base: 'transport', offset: 2, length: 2 };
+  }
+}
+
 class Lowering implements LoweredRule {
   readonly sets: AnonymousSet[] = [];
   readonly expressions: Expression[] = [];
@@ -152,41 +197,19 @@ class Lowering implements LoweredRule {
       case 'dynamic':
         this.#dynamic(statement);
         return;
+      case 'dnatRemembered':
+      case 'dnatRemembering':
+        expressions.push(
+          ...rememberExpressions(statement, this.#family, (fields, word) => loadFields(fields, word, this.#family)),
+        );
+        return;
     }
   }
 
-  /** Loads fields from a word on, each in whole words. @returns The word behind them. */
+  /** @returns The word behind them. */
   #load(fields: readonly Field[], from: number): number {
-    let word = from;
-    for (const field of fields) {
-      this.expressions.push(this.#loadField(field, registerAt(word)));
-      word += (fieldLayout(fieldType(field), this.#family).bytes + 3) >> 2;
-    }
-    // Registers hold 16 words; the last field must end in them, too.
-    if (word > 16)
-      throw new RangeError(`Cannot put ${fields.length} fields in registers: they end at word ${word}, of 16`);
-    return word;
-  }
-
-  #loadField(field: Field, dreg: Register): Expression {
-    if (typeof field === 'object') return { kind: 'random', modulus: field.random, dreg };
-    switch (field) {
-      case 'saddr':
-        return this.#payload(dreg, SADDR_OFFSET[this.#family], ADDRESS_BYTES[this.#family]);
-      case 'daddr':
-        return this.#payload(dreg, DADDR_OFFSET[this.#family], ADDRESS_BYTES[this.#family]);
-      case 'l4proto':
-      case 'mark':
-        return { kind: 'meta', key: field, dreg };
-      case 'sport':
-        return { kind: 'payload', dreg, base: 'transport', offset: 0, length: 2 };
-      case 'dport':
-        return { kind: 'payload', dreg, base: 'transport', offset: 2, length: 2 };
-    }
-  }
-
-  #payload(dreg: Register, offset: number, length: number): Expression {
-    return { kind: 'payload', dreg, base: 'network', offset, length };
+    this.expressions.push(...loadFields(fields, from, this.#family));
+    return from + wordsOf(fields, this.#family);
   }
 
   #compare(op: 'eq' | 'neq', value: Uint8Array): void {
@@ -221,7 +244,7 @@ class Lowering implements LoweredRule {
     if (name === undefined) throw new RangeError(`Cannot make a set of ${cidrs.length} CIDRs: it has no name`);
     const ranges = mergeRanges(cidrs.map((cidr) => parseRange(cidr, family)));
     this.sets.push({ kind: 'addresses', name, side, ranges });
-    this.expressions.push(this.#payload(1, offset, ADDRESS_BYTES[family]), {
+    this.expressions.push(networkPayload(1, offset, ADDRESS_BYTES[family]), {
       kind: 'lookup',
       set: name,
       sreg: 1,
@@ -234,7 +257,7 @@ class Lowering implements LoweredRule {
     const prefix = prefixLength(range);
     if (prefix === undefined) throw new RangeError('Cannot compare an address with a range: it must be a CIDR');
     const whole = prefix !== 0 && prefix % 8 === 0;
-    this.expressions.push(this.#payload(1, offset, whole ? prefix / 8 : first.length));
+    this.expressions.push(networkPayload(1, offset, whole ? prefix / 8 : first.length));
     if (!whole) {
       const mask = first.map((_, i) => maskByte(prefix, i));
       const xor = new Uint8Array(first.length);

@@ -14,6 +14,7 @@ import type {
   FieldType,
   MapReference,
   NftFamily,
+  Remembering,
   RuleObject,
   Scalar,
   SetElement,
@@ -32,6 +33,9 @@ export interface CommandPlace {
 
 /** nft refuses longer ones; the kernel takes up to 253. */
 export const TEXT_COMMENT_BYTES_MAX = 128;
+
+/** Before a rule that nft cannot read, which makes it a comment: the rest can be loaded without it. */
+const UNREADABLE = '# nft cannot say this rule: ';
 
 /** What nft reads as a name. */
 const NAME = /^[A-Za-z][\w./-]{0,254}$/;
@@ -100,7 +104,7 @@ export function formatCommand(command: Command, place: CommandPlace): string {
       }
       return `${command.verb} ${command.isMap ? 'map' : 'set'} ${table} ${name(command.name)}`;
     case 'rule':
-      return `add rule ${table} ${name(command.rule.chain)} ${formatRule(command.rule, place.family)}`;
+      return `${isReadable(command.rule) ? '' : UNREADABLE}add rule ${table} ${name(command.rule.chain)} ${formatRule(command.rule, place.family)}`;
     case 'element': {
       const keysOnly = command.verb === 'delete';
       const elements = command.elements.map((element) => formatElement(element, { keysOnly }));
@@ -173,6 +177,11 @@ function formatVerdict(verdict: Verdict): string {
 /** A rule as it stands behind the name of its chain: statements and comment. */
 export function formatRule(rule: Pick<RuleObject, 'statements' | 'comment'>, family: NftFamily): string {
   return `${rule.statements.map((statement) => formatStatement(statement, family)).join(' ')}${comment(rule.comment)}`;
+}
+
+/** False for what nft has no words for: one look-up with what another has found. */
+function isReadable({ statements }: RuleObject): boolean {
+  return !statements.some(({ kind }) => kind === 'dnatRemembered' || kind === 'dnatRemembering');
 }
 
 function formatField(field: Field, family: NftFamily): string {
@@ -250,7 +259,18 @@ function formatStatement(statement: Statement, family: NftFamily): string {
     }
     case 'dynamic':
       return formatDynamic(statement, family);
+    case 'dnatRemembered':
+      return `dnat to what @${name(statement.clients)} has for ${formatRemembering(statement, family)}, if it is in @${name(statement.endpoints)}`;
+    case 'dnatRemembering': {
+      const choice = `${formatFields(statement.fields, family)} map @${name(statement.choices)}`;
+      return `dnat to ${choice}, which @${name(statement.clients)} has from now on for ${formatRemembering(statement, family)}`;
+    }
   }
+}
+
+/** What a client is remembered for, in words close to nft's. */
+function formatRemembering({ frontend, services }: Remembering, family: NftFamily): string {
+  return `${family} saddr . ${formatFields(frontend, family)} map @${name(services)}`;
 }
 
 function formatDynamic(statement: Extract<Statement, { kind: 'dynamic' }>, family: NftFamily): string {
