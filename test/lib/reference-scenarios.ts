@@ -35,6 +35,12 @@ interface ModeConfig {
   readonly localhostNodePorts?: boolean;
 }
 
+/** Modes there are recordings of. */
+export type RecordedMode = 'iptables' | 'nftables' | 'ipvs';
+
+/** Under which name a mode finds its masquerading in the configuration. */
+const SECTION = { iptables: 'iptables', nftables: 'nftables', ipvs: 'iptables' } as const;
+
 /** `scenario.json` */
 export interface Scenario {
   readonly node: { readonly name: string; readonly links: readonly { readonly addresses: readonly string[] }[] };
@@ -45,6 +51,7 @@ export interface Scenario {
     readonly nodePortAddresses?: readonly string[];
     readonly iptables?: ModeConfig;
     readonly nftables?: ModeConfig;
+    readonly ipvs?: { readonly scheduler?: string };
   };
   readonly steps: readonly { readonly objects: readonly Recorded[] }[];
 }
@@ -52,7 +59,7 @@ export interface Scenario {
 const reference = fileURLToPath(new URL('../reference', import.meta.url));
 
 /** Names of the scenarios recorded in a mode. */
-export function scenariosOf(mode: 'iptables' | 'nftables'): readonly string[] {
+export function scenariosOf(mode: RecordedMode): readonly string[] {
   return globSync('*/scenario.json', { cwd: reference })
     .map(dirname)
     .filter((name) => existsSync(`${reference}/${name}/${mode}`))
@@ -63,8 +70,8 @@ export function readScenario(name: string): Scenario {
   return JSON.parse(readFileSync(`${reference}/${name}/scenario.json`, 'utf8')) as Scenario;
 }
 
-/** What was recorded after a step. @param what - `iptables`, `ip6tables`, `nft`. */
-export function readRecording(name: string, mode: 'iptables' | 'nftables', step: number, what: string): string {
+/** What was recorded after a step. @param what - `iptables`, `ip6tables`, `nft`, `ipvs`, `ipset`, `addr`. */
+export function readRecording(name: string, mode: RecordedMode, step: number, what: string): string {
   return readFileSync(`${reference}/${name}/${mode}/${String(step).padStart(2, '0')}.${what}`, 'utf8');
 }
 
@@ -78,6 +85,8 @@ export interface ScenarioSettings {
   readonly nodeIP: IPAddress;
   /** Addresses node ports answer on, loopback among them if selected. */
   readonly nodeIPs: readonly IPAddress[];
+  /** All addresses on the links of the node, both families. */
+  readonly linkAddresses: readonly IPAddress[];
 }
 
 export interface ScenarioStep {
@@ -99,12 +108,12 @@ const LOOPBACK: Readonly<Record<Family, string>> = { IPv4: '127.0.0.1', IPv6: ':
 export class ScenarioWorld {
   readonly model: Model;
   readonly #scenario: Scenario;
-  readonly #mode: 'iptables' | 'nftables';
+  readonly #mode: RecordedMode;
   readonly #family: Family;
   readonly #decoder = new Decoder();
   readonly #held = new Map<string, ApiObject>();
 
-  constructor(scenario: Scenario, mode: 'iptables' | 'nftables', family: Family) {
+  constructor(scenario: Scenario, mode: RecordedMode, family: Family) {
     this.model = new Model({ family, nodeName: scenario.node.name });
     this.#scenario = scenario;
     this.#mode = mode;
@@ -145,8 +154,8 @@ export class ScenarioWorld {
     const selection = nodePortAddresses(listed, family);
     return {
       family,
-      masqueradeBit: proxy[this.#mode]?.masqueradeBit ?? 14,
-      masqueradeAll: proxy[this.#mode]?.masqueradeAll ?? false,
+      masqueradeBit: proxy[SECTION[this.#mode]]?.masqueradeBit ?? 14,
+      masqueradeAll: proxy[SECTION[this.#mode]]?.masqueradeAll ?? false,
       localTraffic: localTraffic(
         {
           detectLocalMode: proxy.detectLocalMode ?? 'ClusterCIDR',
@@ -162,6 +171,7 @@ export class ScenarioWorld {
         primary.find(({ address }) => address.includes(':') === (family === 'IPv6'))?.address ?? LOOPBACK[family],
       ),
       nodeIPs: selectNodeIPs(selection, addresses),
+      linkAddresses: addresses,
     };
   }
 }

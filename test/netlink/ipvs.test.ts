@@ -111,7 +111,8 @@ t.test('change()', async (t) => {
   t.test('a kernel that falls silent is not taken for one that agrees', async (t) => {
     const { open, state } = replay(FAMILY, [message('0500', 1, changes[0]?.body ?? '')]);
     t.throws(() => createIpvs(open).change([{ kind: 'newService', service: HTTPS }]), {
-      failure: { code: 'NO_ANSWER' },
+      name: 'NetlinkError',
+      message: /does not answer/,
     });
     t.equal(state.open, 0);
   });
@@ -148,7 +149,11 @@ t.test('dumps', async (t) => {
     { ...SERVER, weight: 0, activeConnections: 2, inactiveConnections: 3 },
   ]);
   const { open: openShort } = replay(FAMILY, [message('0103', 1, `08010000 ${KEY}`), answer(`05010000 ${DEST}`), DONE]);
-  t.throws(() => createIpvs(openShort).listDestinations(HTTPS), { failure: { code: 'MALFORMED' } }, 'no counts');
+  t.throws(
+    () => createIpvs(openShort).listDestinations(HTTPS),
+    { name: 'NetlinkError', message: /attribute 7 is missing/ },
+    'no counts',
+  );
 });
 
 t.test('parseIpvsTable()', async (t) => {
