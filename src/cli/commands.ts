@@ -4,8 +4,9 @@
  * @module
  */
 
+import { cleanupCommand } from './cleanup.ts';
 import type { CommandFactory } from './command.ts';
 import { labCommand } from './lab.ts';
 import { renderCommand } from './render.ts';
 
-export const COMMANDS: readonly CommandFactory[] = [renderCommand, labCommand];
+export const COMMANDS: readonly CommandFactory[] = [renderCommand, cleanupCommand, labCommand];

@@ -4,42 +4,19 @@
  * @module
  */
 
-import type { Config } from '../config/types.ts';
 import { FakeRuleset } from '../modes/iptables/fake.ts';
 import type { DynamicFacts, IptablesOptions } from '../modes/iptables/options.ts';
 import { parseSave } from '../modes/iptables/parse.ts';
 import { LARGE_CLUSTER_ENDPOINTS, renderAll, renderService } from '../modes/iptables/render.ts';
 import { selectNodeIPs } from '../proxier/node-port-addresses.ts';
-import {
-  compareText,
-  type Family,
-  type IPAddress,
-  type LocalTraffic,
-  type NodePortAddresses,
-  type ServicePlan,
-} from '../proxier/types.ts';
+import { compareText, type Family } from '../proxier/types.ts';
+import type { ModeRenderer, RenderFormat, RenderInput } from './render-mode.ts';
 
-/** What a mode renders from, for one family. */
-export interface RenderInput {
-  readonly family: Family;
-  readonly config: Config;
-  readonly services: readonly ServicePlan[];
-  readonly endpointCount: number;
-  readonly localTraffic: LocalTraffic;
-  readonly nodePortAddresses: NodePortAddresses;
-  /** Loopback if unknown. */
-  readonly nodeIP: IPAddress;
-  /** All addresses of the node that are known, both families. */
-  readonly nodeAddresses: readonly IPAddress[];
-  /** Write the rules that count packets in nfacct objects, which a kernel only takes when these exist. */
-  readonly nfacct: boolean;
-}
-
-/** How rules are written: for the tool, as the tool prints them back, or as data. */
-export type RenderFormat = 'restore' | 'saved' | 'json';
+/** Inputs of iptables-restore, outputs of iptables-save, or `RenderedFamily`. */
+export const IPTABLES_RENDERER: ModeRenderer = { formats: ['restore', 'saved'], text: renderText, data: renderData };
 
 /** Rules of one family as data. */
-export interface RenderedFamily {
+interface RenderedFamily {
   readonly family: Family;
   /** Table → chain → rules, as `iptables-save` prints them behind `-A CHAIN`. */
   readonly tables: Readonly<Record<string, Readonly<Record<string, readonly string[]>>>>;
@@ -50,7 +27,7 @@ export interface RenderedFamily {
 const TOOL: Readonly<Record<Family, string>> = { IPv4: 'iptables', IPv6: 'ip6tables' };
 
 /** One family as text: one input of `iptables-restore --noflush`, or what `iptables-save` prints after it. */
-export function renderIptablesText(input: RenderInput, format: 'restore' | 'saved'): string {
+function renderText(input: RenderInput, format: RenderFormat): string {
   const restore = restoreInput(input);
   const tool = TOOL[input.family];
   if (format === 'restore') return `# ${input.family}: ${tool}-restore --noflush\n${restore}`;
@@ -58,7 +35,7 @@ export function renderIptablesText(input: RenderInput, format: 'restore' | 'save
 }
 
 /** One family as data. */
-export function renderIptablesData(input: RenderInput): RenderedFamily {
+function renderData(input: RenderInput): RenderedFamily {
   const { family, services } = input;
   const tables = [...parseSave(saved(family, restoreInput(input)))].map(([table, chains]) => [
     table,

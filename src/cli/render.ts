@@ -6,15 +6,17 @@
 
 import { hostname } from 'node:os';
 import { Command, Option } from 'commander';
-import type { Config } from '../config/types.ts';
-import { BUILT_MODES } from '../modes/mode.ts';
+import { type Config, NFTABLES_LAYOUTS } from '../config/types.ts';
+import type { ModeName } from '../modes/mode.ts';
 import type { ApiObject, Family, NodeObject } from '../proxier/types.ts';
 import type { ExitCode, Io } from './command.ts';
-import type { RenderFormat, RenderInput } from './render-iptables.ts';
+import { type ModeRenderer, RENDER_FORMATS, type RenderFormat, type RenderInput } from './render-mode.ts';
 
 export interface RenderOptions {
   /** Undefined: the mode of the configuration. */
   readonly mode?: string;
+  /** Of mode nftables. Undefined: the one of the configuration. */
+  readonly layout?: string;
   /** Files, folders, `-`. */
   readonly filename: readonly string[];
   readonly config?: string;
@@ -22,7 +24,8 @@ export interface RenderOptions {
   /** Addresses of the node's interfaces beside those in its Node object. */
   readonly nodeAddress?: readonly string[];
   readonly family: 'ipv4' | 'ipv6' | 'both';
-  readonly format: RenderFormat;
+  /** Undefined: the input of the mode's tool. */
+  readonly format?: RenderFormat;
   readonly nfacct?: boolean;
 }
 
@@ -30,6 +33,12 @@ const FAMILIES_OF: Readonly<Record<RenderOptions['family'], readonly Family[]>> 
   ipv4: ['IPv4'],
   ipv6: ['IPv6'],
   both: ['IPv4', 'IPv6'],
+};
+
+/** Modes that can be rendered; each is loaded when it is asked for. */
+const RENDERERS: Readonly<Partial<Record<ModeName, () => Promise<ModeRenderer>>>> = {
+  iptables: async () => (await import('./render-iptables.ts')).IPTABLES_RENDERER,
+  nftables: async () => (await import('./render-nftables.ts')).NFTABLES_RENDERER,
 };
 
 const EXAMPLES = `
@@ -42,7 +51,8 @@ manifests or configuration cannot be read.
 Examples:
   switchyard render -f services.yaml -f slices.yaml --family ipv4
   kubectl get nodes,services,endpointslices -A -o yaml | switchyard render -f - --node node-1
-  switchyard render -f manifests/ --config config.conf --format json | jq '.families[0].tables.nat'`;
+  switchyard render -f manifests/ --config config.conf --format json | jq '.families[0].tables.nat'
+  switchyard render -f manifests/ --mode nftables --family ipv4 | nft --check -f -`;
 
 /** A reason to give up, in one line or more. */
 class RenderError extends Error {
@@ -60,11 +70,13 @@ export async function runRender(options: RenderOptions, io: Io, hostName: string
     const config = await readConfig(options, io);
     const { objects, isWhole } = await readObjects(options, io);
     const node = findNode(options, config, objects, hostName);
+    const renderer = await openRenderer(config.mode, options.format);
     const { inputs, areWhole } = await renderInputs({ options, config, objects, node }, io);
-    await write(inputs, node.name, options.format, io);
+    write(renderer, { mode: config.mode, node: node.name, format: options.format, inputs }, io);
     return isWhole && areWhole ? 0 : 1;
   } catch (error) {
-    if (!(error instanceof RenderError)) throw error;
+    // A RangeError: something that a rule, or the language it is printed in, cannot say.
+    if (!(error instanceof RenderError || error instanceof RangeError)) throw error;
     io.stderr.write(`${error.message}\n`);
     return 2;
   }
@@ -76,12 +88,9 @@ async function readConfig(options: RenderOptions, io: Io): Promise<Config> {
   const { readFile } = await import('node:fs/promises');
   try {
     const flags = options.config === undefined ? {} : { config: options.config };
-    const { config, warnings } = await loadConfig(flags, { readFile: (path) => readFile(path, 'utf8') });
+    const overrides = { mode: options.mode, nftablesLayout: options.layout };
+    const { config, warnings } = await loadConfig(flags, { readFile: (path) => readFile(path, 'utf8') }, overrides);
     for (const warning of warnings) io.stderr.write(`${warning}\n`);
-    const mode = options.mode ?? config.mode;
-    if (!BUILT_MODES.some((built) => built === mode)) {
-      throw new RenderError(`Cannot render mode "${mode}": not built yet, must be one of ${BUILT_MODES.join(', ')}`);
-    }
     return config;
   } catch (cause) {
     if (cause instanceof ConfigError) throw new RenderError(cause.message, { cause });
@@ -89,13 +98,28 @@ async function readConfig(options: RenderOptions, io: Io): Promise<Config> {
   }
 }
 
+/** @throws {RenderError} If the mode has no renderer, or not this format. */
+async function openRenderer(mode: ModeName, format: RenderFormat | undefined): Promise<ModeRenderer> {
+  const open = RENDERERS[mode];
+  if (open === undefined) {
+    const known = Object.keys(RENDERERS).join(', ');
+    throw new RenderError(`Cannot render mode "${mode}": not built yet, must be one of ${known}`);
+  }
+  const renderer = await open();
+  const formats: readonly RenderFormat[] = [...renderer.formats, 'json'];
+  if (format !== undefined && !formats.includes(format)) {
+    throw new RenderError(`Cannot render mode ${mode} as "${format}": must be one of ${formats.join(', ')}`);
+  }
+  return renderer;
+}
+
 /** Reads all manifests. What is not valid is told and left out; what cannot be read at all ends the command. */
 async function readObjects(options: RenderOptions, io: Io) {
   const { readManifests } = await import('../watch/files.ts');
-  const { ENDPOINT_SLICES, NODES, SERVICES } = await import('../watch/selectors.ts');
+  const { ENDPOINT_SLICES, NODES, SERVICE_CIDRS, SERVICES } = await import('../watch/selectors.ts');
   const { objects, invalid, problems } = await readManifests({
     paths: options.filename,
-    kinds: [SERVICES, ENDPOINT_SLICES, NODES],
+    kinds: [SERVICES, ENDPOINT_SLICES, NODES, SERVICE_CIDRS],
     stdin: io.stdin,
   });
   if (problems.length > 0) {
@@ -139,7 +163,7 @@ interface Rendering {
 async function renderInputs({ options, config, objects, node }: Rendering, io: Io) {
   const { chooseNodeIPs, nodePortCidrs } = await import('../daemon/node.ts');
   const { isFeatureEnabled } = await import('../config/feature-gates.ts');
-  const { parseIP } = await import('../proxier/addr.ts');
+  const { cidrsOfFamily, parseIP } = await import('../proxier/addr.ts');
   const { localTraffic } = await import('../proxier/local-traffic.ts');
   const { Model } = await import('../proxier/model.ts');
   const { nodePortAddresses } = await import('../proxier/node-port-addresses.ts');
@@ -160,6 +184,7 @@ async function renderInputs({ options, config, objects, node }: Rendering, io: I
       `Node ${node.name}: spec.podCIDRs: not in the manifests, so traffic of pods is not told from other\n`,
     );
   }
+  const serviceCIDRs = objects.flatMap((o) => (o.kind === 'ServiceCIDR' ? o.cidrs : []));
   let areWhole = true;
   const inputs = FAMILIES_OF[options.family].map((family): RenderInput => {
     const model = new Model({
@@ -186,20 +211,27 @@ async function renderInputs({ options, config, objects, node }: Rendering, io: I
       nodePortAddresses: nodePortAddresses(nodePortTexts, family),
       nodeIP: nodeIPs.ips[family],
       nodeAddresses,
+      serviceCIDRs: [...new Set(cidrsOfFamily(serviceCIDRs, family))],
       nfacct: options.nfacct ?? false,
     };
   });
   return { inputs, areWhole };
 }
 
-async function write(inputs: readonly RenderInput[], node: string, format: RenderFormat, io: Io): Promise<void> {
-  const { renderIptablesData, renderIptablesText } = await import('./render-iptables.ts');
+interface Rendered {
+  readonly mode: ModeName;
+  readonly node: string;
+  readonly format: RenderFormat | undefined;
+  readonly inputs: readonly RenderInput[];
+}
+
+function write(renderer: ModeRenderer, { mode, node, format = renderer.formats[0], inputs }: Rendered, io: Io): void {
   if (format === 'json') {
-    const data = { mode: 'iptables', node, families: inputs.map((input) => renderIptablesData(input)) };
+    const data = { mode, node, families: inputs.map((input) => renderer.data(input)) };
     io.stdout.write(`${JSON.stringify(data, null, 2)}\n`);
     return;
   }
-  for (const input of inputs) io.stdout.write(renderIptablesText(input, format));
+  for (const input of inputs) io.stdout.write(renderer.text(input, format));
 }
 
 export function renderCommand(io: Io, exit: (code: ExitCode) => void): Command {
@@ -211,7 +243,12 @@ export function renderCommand(io: Io, exit: (code: ExitCode) => void): Command {
         .argParser(add)
         .makeOptionMandatory(),
     )
-    .addOption(new Option('--mode <mode>', "Mode (default: the configuration's)").choices([...BUILT_MODES]))
+    .addOption(new Option('--mode <mode>', "Mode (default: the configuration's)").choices(Object.keys(RENDERERS)))
+    .addOption(
+      new Option('--layout <layout>', "Layout of mode nftables (default: the configuration's)").choices([
+        ...NFTABLES_LAYOUTS,
+      ]),
+    )
     .option('--config <file>', 'KubeProxyConfiguration of the node')
     .option('--node <name>', 'Name of the node')
     .addOption(
@@ -222,9 +259,10 @@ export function renderCommand(io: Io, exit: (code: ExitCode) => void): Command {
     )
     .addOption(new Option('--family <family>', 'IP family').choices(['ipv4', 'ipv6', 'both']).default('both'))
     .addOption(
-      new Option('--format <format>', 'Input of iptables-restore, output of iptables-save, or JSON')
-        .choices(['restore', 'saved', 'json'])
-        .default('restore'),
+      new Option(
+        '--format <format>',
+        'Input of iptables-restore (restore), output of iptables-save (saved), input of nft (nft), or json',
+      ).choices([...RENDER_FORMATS]),
     )
     .option('--nfacct', 'Write the rules that count packets too; the kernel needs their nfacct objects to take them')
     .addHelpText('after', EXAMPLES)

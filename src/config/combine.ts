@@ -35,20 +35,34 @@ const COUNT_BESIDE_FILE: ReadonlySet<FlagName> = new Set<FlagName>([
   'log-json-info-buffer-size',
 ]);
 
+/** Values that count instead of those of file and flags. */
+export interface ConfigOverrides {
+  readonly mode?: string | undefined;
+  readonly nftablesLayout?: string | undefined;
+}
+
 /**
  * Joins flags with the file that `--config` names.
  *
  * @param file - Undefined without `--config`.
  * @returns Not validated yet.
  */
-export function combine(flags: FlagValues, file: FileConfig | undefined): DraftConfig {
-  const base = file === undefined ? fromFlags(flags) : fromFile(file);
+export function combine(
+  flags: FlagValues,
+  file: FileConfig | undefined,
+  { mode: otherMode, nftablesLayout }: ConfigOverrides = {},
+): DraftConfig {
+  const base =
+    file === undefined
+      ? fromFlags(otherMode === undefined ? flags : { ...flags, 'proxy-mode': otherMode })
+      : fromFile(otherMode === undefined ? file : { ...file, mode: otherMode });
   const hostname = flags['hostname-override'] || base.hostnameOverride;
   const mode = base.mode || 'iptables';
   const unsetNodePorts = mode === 'nftables' && base.nodePortAddresses.length === 0;
   return {
     ...base,
     mode,
+    nftables: { ...base.nftables, layout: nftablesLayout ?? base.nftables.layout },
     detectLocalMode: base.detectLocalMode || 'ClusterCIDR',
     nodePortAddresses: unsetNodePorts ? ['primary'] : base.nodePortAddresses,
     // A name of blanks only is left as it is, for validation to refuse.

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { combine, flagsIgnoredBesideFile } from './combine.ts';
+import { type ConfigOverrides, combine, flagsIgnoredBesideFile } from './combine.ts';
 import { decodeFile } from './decode.ts';
 import type { FlagValues } from './flags.ts';
 import { type Config, ConfigError } from './types.ts';
@@ -28,9 +28,16 @@ export interface LoadDeps {
  *
  * @throws {ConfigError} If the file cannot be read or decoded, or anything in file or flags must not be so.
  */
-export async function loadConfig(flags: FlagValues, deps: LoadDeps): Promise<LoadedConfig> {
+export async function loadConfig(
+  flags: FlagValues,
+  deps: LoadDeps,
+  overrides: ConfigOverrides = {},
+): Promise<LoadedConfig> {
   const path = flags.config ?? '';
-  if (path === '') return { config: validate(combine(flags, undefined)), warnings: [], fileContent: undefined };
+  if (path === '') {
+    const config = validate(combine(flags, undefined, overrides));
+    return { config, warnings: [], fileContent: undefined };
+  }
   let content: string;
   try {
     content = await deps.readFile(path);
@@ -41,5 +48,6 @@ export async function loadConfig(flags: FlagValues, deps: LoadDeps): Promise<Loa
   const { file, warnings } = decodeFile(content, path);
   const ignored = flagsIgnoredBesideFile(flags);
   const aboutFlags = ignored.length === 0 ? [] : [`Ignoring ${ignored.join(', ')}: --config replaces them`];
-  return { config: validate(combine(flags, file)), warnings: [...warnings, ...aboutFlags], fileContent: content };
+  const config = validate(combine(flags, file, overrides));
+  return { config, warnings: [...warnings, ...aboutFlags], fileContent: content };
 }

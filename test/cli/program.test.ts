@@ -1,9 +1,7 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Readable } from 'node:stream';
 import t, { type Test } from 'tap';
-import type { Io } from '../../src/cli/command.ts';
 import { COMMANDS } from '../../src/cli/commands.ts';
 import { runProgram } from '../../src/cli/program.ts';
 import type { RunDeps } from '../../src/cli/run.ts';
@@ -11,6 +9,7 @@ import { FLAG_NAMES } from '../../src/config/flags.ts';
 import type { Config } from '../../src/config/types.ts';
 import type { Clock } from '../../src/sys/clock.ts';
 import { version } from '../../src/version.ts';
+import { makeIo } from '../lib/io.ts';
 
 /** A clock on which every wait is over after a turn of the event loop. */
 const hasty: Clock = { now: () => 0, sleep: () => new Promise((resolve) => setImmediate(resolve)) };
@@ -31,20 +30,7 @@ async function run(
     stop = new AbortController(),
   }: { daemon?: RunDeps['runDaemon']; stop?: AbortController } = {},
 ): Promise<Result> {
-  const out = { stdout: '', stderr: '' };
-  const into = (name: keyof typeof out) => ({
-    write: (chunk: unknown) => {
-      out[name] += String(chunk);
-      return true;
-    },
-  });
-  const io: Io = {
-    stdin: Readable.from([]),
-    stdout: into('stdout'),
-    stderr: into('stderr'),
-    colours: { stdout: false, stderr: false },
-    signal: stop.signal,
-  };
+  const { io, out } = makeIo('', stop.signal);
   const ran: Config[] = [];
   const code = await runProgram(argv, io, {
     run: {

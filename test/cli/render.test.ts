@@ -1,12 +1,11 @@
 import { existsSync, globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
-import type { Io } from '../../src/cli/command.ts';
 import { type RenderOptions, renderCommand, runRender } from '../../src/cli/render.ts';
 import { golden, noOrphans } from '../lib/golden.ts';
+import { makeIo } from '../lib/io.ts';
 import { normalForm } from '../lib/normal-form.ts';
 
 const fixtures = fileURLToPath(new URL('../fixtures/render', import.meta.url));
@@ -14,25 +13,7 @@ const reference = fileURLToPath(new URL('../reference', import.meta.url));
 const CLUSTER = `${fixtures}/cluster.yaml`;
 const CONFIG = `${fixtures}/config.yaml`;
 
-const OPTIONS: RenderOptions = { filename: [CLUSTER], family: 'both', format: 'restore' };
-
-function makeIo(stdin: string) {
-  const out = { stdout: '', stderr: '' };
-  const into = (name: keyof typeof out) => ({
-    write: (chunk: unknown) => {
-      out[name] += String(chunk);
-      return true;
-    },
-  });
-  const io: Io = {
-    stdin: Readable.from([Buffer.from(stdin)]),
-    stdout: into('stdout'),
-    stderr: into('stderr'),
-    colours: { stdout: false, stderr: false },
-    signal: new AbortController().signal,
-  };
-  return { io, out };
-}
+const OPTIONS: RenderOptions = { filename: [CLUSTER], family: 'both' };
 
 async function render(options: Partial<RenderOptions>, stdin = '') {
   const { io, out } = makeIo(stdin);
@@ -44,6 +25,8 @@ const goldens: readonly { name: string; options: Partial<RenderOptions> }[] = [
   { name: 'cluster.restore', options: { config: CONFIG } },
   { name: 'cluster.saved', options: { config: CONFIG, format: 'saved', family: 'ipv4', nfacct: true } },
   { name: 'cluster.json', options: { config: CONFIG, format: 'json', family: 'ipv6' } },
+  { name: 'cluster.nft', options: { config: CONFIG, mode: 'nftables' } },
+  { name: 'cluster-nft.json', options: { config: CONFIG, mode: 'nftables', format: 'json', family: 'ipv4' } },
 ];
 
 t.test('render prints', async (t) => {
@@ -67,11 +50,12 @@ t.test('render is the same for the objects in any order', async (t) => {
 });
 
 const service = (name: string, rest: object) => ({ apiVersion: 'v1', kind: 'Service', metadata: { name }, ...rest });
-const node = (name: string) => ({
+const node = (name: string, address?: string) => ({
   apiVersion: 'v1',
   kind: 'Node',
   metadata: { name },
   spec: { podCIDRs: ['10.9.0.0/24'] },
+  status: { addresses: address === undefined ? [] : [{ type: 'InternalIP', address }] },
 });
 const port = { port: 80, protocol: 'TCP' };
 
@@ -142,7 +126,37 @@ const rows: readonly {
     stdin: '',
     options: { mode: 'ipvs' },
     code: 2,
-    stderr: 'Cannot render mode "ipvs": not built yet, must be one of iptables\n',
+    stderr: 'Cannot render mode "ipvs": not built yet, must be one of iptables, nftables\n',
+  },
+  {
+    name: 'a format of another mode',
+    stdin: '',
+    options: { mode: 'nftables', format: 'saved' },
+    code: 2,
+    stderr: 'Cannot render mode nftables as "saved": must be one of nft, json\n',
+  },
+  {
+    name: 'a ServiceCIDR of two families',
+    stdin: [
+      {
+        apiVersion: 'networking.k8s.io/v1',
+        kind: 'ServiceCIDR',
+        metadata: { name: 'kubernetes' },
+        spec: { cidrs: ['10.43.0.0/16', 'fd00:43::/112'] },
+      },
+    ],
+    options: { mode: 'nftables' },
+    code: 0,
+    stdout: / ip daddr 10\.43\.0\.0\/16 drop [\s\S]* ip6 daddr fd00:43::\/112 drop /,
+    stderr: '',
+  },
+  {
+    name: 'the mode of the command line: its defaults count',
+    stdin: [node('n', '192.0.2.7')],
+    options: { mode: 'nftables', family: 'ipv4' },
+    code: 0,
+    stdout: /\nadd element ip kube-proxy nodeport-ips \{ 192\.0\.2\.7 \}\n/,
+    stderr: '',
   },
 ];
 

@@ -5,6 +5,7 @@
  * @module
  */
 
+import { TEXT_COMMENT_BYTES_MAX } from '../../netlink/nftables/text.ts';
 import type {
   MapReference,
   RuleObject,
@@ -37,9 +38,6 @@ export interface ServiceSink {
   /** Of two with one key in one set the later one counts. */
   addElement(set: SetObject, element: SetElement): void;
 }
-
-/** nft(8) takes no longer comment, and what it lists must be loadable again. In bytes; the text is ASCII. */
-const MAX_COMMENT_BYTES = 128;
 
 /**
  * Renders one service port.
@@ -229,6 +227,8 @@ class PortRenderer {
   }
 }
 
+/** The kernel takes longer comments than nft(8), but what nft lists must be loadable again. The text is ASCII. */
 function shortened(comment: string): string {
-  return comment.length > MAX_COMMENT_BYTES ? `${comment.slice(0, MAX_COMMENT_BYTES - 3)}...` : comment;
+  const most = TEXT_COMMENT_BYTES_MAX;
+  return comment.length > most ? `${comment.slice(0, most - 3)}...` : comment;
 }
