@@ -7,15 +7,13 @@
 import type { Config } from '../config/types.ts';
 import { type ModeDeps, openMode } from '../modes/index.ts';
 import { readNodeAddresses } from '../modes/node-addresses.ts';
-import { createRulesets, type Ruleset } from '../modes/rulesets.ts';
+import { type Ruleset, realRulesets } from '../modes/rulesets.ts';
 import { type Conntrack, createConntrack } from '../netlink/conntrack.ts';
 import { createNfacct } from '../netlink/nfacct.ts';
-import { createNftObjects } from '../netlink/nft-objects.ts';
 import type { Log } from '../proxier/proxier.ts';
 import type { IPAddress } from '../proxier/types.ts';
 import { type Clock, realClock } from '../sys/clock.ts';
 import { type Exec, realExec } from '../sys/exec.ts';
-import { realLegacyTables } from '../sys/legacy-tables.ts';
 import { releaseMemory } from '../sys/memory.ts';
 import { setOomScore } from '../sys/oom.ts';
 import { realSysctl, type Sysctl } from '../sys/proc.ts';
@@ -61,12 +59,7 @@ export function completeEffects(deps: DaemonDeps): Effects {
     releaseMemory,
     openCluster,
     openMode,
-    rulesets: createRulesets({
-      exec: deps.exec ?? realExec,
-      clock: deps.clock ?? realClock,
-      nft: createNftObjects(),
-      legacyTables: realLegacyTables,
-    }),
+    rulesets: realRulesets(),
     nodeAddresses: readNodeAddresses,
     ...deps,
   };

@@ -7,11 +7,12 @@
  * @module
  */
 
-import type { NftObjects, TableFamily } from '../netlink/nft-objects.ts';
+import { kernelAnswered } from '../netlink/error.ts';
+import { createNftObjects, type NftObjects, type TableFamily } from '../netlink/nft-objects.ts';
 import { FAMILIES, type Family } from '../proxier/types.ts';
-import type { Clock } from '../sys/clock.ts';
-import type { Exec } from '../sys/exec.ts';
-import type { LegacyTables } from '../sys/legacy-tables.ts';
+import { type Clock, realClock } from '../sys/clock.ts';
+import { type Exec, realExec } from '../sys/exec.ts';
+import { type LegacyTables, realLegacyTables } from '../sys/legacy-tables.ts';
 import { removeRules } from './iptables/cleanup.ts';
 import { CANARY, EXTERNAL_SERVICES, FORWARD, NODEPORTS, PROXY_FIREWALL, SERVICES } from './iptables/names.ts';
 import { probeFamily } from './iptables/probe.ts';
@@ -68,6 +69,12 @@ const TELLING: readonly (readonly [AnyTable, string])[] = [
   ['filter', CANARY],
   ['mangle', CANARY],
 ];
+
+/** Those of the kernel, of this network namespace. */
+export function realRulesets(): readonly Ruleset[] {
+  const [nft, legacyTables] = [createNftObjects(), realLegacyTables];
+  return createRulesets({ exec: realExec, clock: realClock, nft, legacyTables });
+}
 
 /** All rulesets there can be. */
 export function createRulesets(deps: RulesetDeps): readonly Ruleset[] {
@@ -133,6 +140,8 @@ async function attempt(errors: Error[], what: string, act: () => Promise<void>):
   try {
     await act();
   } catch (cause) {
-    errors.push(new Error(`Cannot ${what}: ${cause instanceof Error ? cause.message : String(cause)}`, { cause }));
+    const why = cause instanceof Error ? cause.message : String(cause);
+    const todo = kernelAnswered(cause, 'EPERM') ? '; run as root with CAP_NET_ADMIN' : '';
+    errors.push(new Error(`Cannot ${what}: ${why}${todo}`, { cause }));
   }
 }

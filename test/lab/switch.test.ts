@@ -11,6 +11,7 @@ import { createProxy, type ProxyProcess, settledMark } from '../../src/lab/proxy
 import { BUILT_MODES, type ModeName } from '../../src/modes/mode.ts';
 import { becomesTrue, sleep } from '../lib/live-proxy.ts';
 import { buildPackage } from '../lib/package.ts';
+import { RECORDED_PORTS, RecordedNode } from '../lib/recorded-node.ts';
 import { assertUnnoticed, startTraffic } from '../lib/steady-traffic.ts';
 import { POD_PORT, routeOutside, switchObjects, switchTargets } from '../lib/switch-cluster.ts';
 
@@ -96,13 +97,22 @@ function everyOrderedPair(count: number): readonly (readonly [number, number])[]
   return tour.slice(1).map((to, i) => [tour[i] ?? 0, to]);
 }
 
+/** All rules of a place. */
+async function dumpOf(lab: Lab, place: keyof typeof PLACES): Promise<string> {
+  if (place === 'nftables') return await run(lab, 'nft', 'list', 'ruleset');
+  return await run(lab, `iptables-${place.endsWith('legacy') ? 'legacy' : 'nft'}-save`);
+}
+
 /** The proxy on the node, in whatever variant, program and process it is now. */
 class Operator {
   readonly #lab: Lab;
+  /** Fields that every configuration has. */
+  readonly #config: JsonObject;
   #proxy: ProxyProcess | undefined;
 
-  constructor(lab: Lab) {
+  constructor(lab: Lab, config: JsonObject = {}) {
     this.#lab = lab;
+    this.#config = config;
   }
 
   get proxy(): ProxyProcess {
@@ -112,7 +122,7 @@ class Operator {
 
   /** Writes the configuration and makes a process of it. One that runs ends: its file has changed. */
   async configure(variant: Variant, program: string = SOURCES): Promise<ProxyProcess> {
-    const config = proxyConfig(this.#lab.topology, variant.mode, variant.config);
+    const config = proxyConfig(this.#lab.topology, variant.mode, { ...this.#config, ...variant.config });
     return await createProxy(this.#lab.node, [program, 'run', ...variant.flags], config);
   }
 
@@ -208,8 +218,9 @@ t.test('every pair of modes is switched between', async (t) => {
 });
 
 t.test('restarts, upgrades and switches are not noticed', async (t) => {
-  const packaged = buildPackage();
-  t.teardown(() => rmSync(packaged, { recursive: true }));
+  const folder = buildPackage();
+  t.teardown(() => rmSync(folder, { recursive: true }));
+  const packaged = `${folder}/bin/switchyard`;
   await using lab = await createLab({ pods: 3, ports: [{ kind: 'tcp', port: POD_PORT }], startProxy: false });
   await routeOutside(lab);
   lab.apply(switchObjects(lab.topology));
@@ -240,3 +251,46 @@ t.test('restarts, upgrades and switches are not noticed', async (t) => {
   }
   if (reports.some(({ failures }) => failures.length > 0)) t.comment(`the steps:\n${times.join('\n')}`);
 });
+
+/** What kube-proxy left, in each of the places where it leaves something. */
+const PREDECESSORS: readonly {
+  readonly name: string;
+  readonly place: keyof typeof PLACES;
+  readonly load: (lab: Lab, recorded: RecordedNode) => Promise<void>;
+}[] = [
+  { name: 'iptables (nft)', place: 'iptables, nft', load: (lab, recorded) => recorded.loadIptables(lab, 'nft') },
+  {
+    name: 'iptables (legacy)',
+    place: 'iptables, legacy',
+    load: (lab, recorded) => recorded.loadIptables(lab, 'legacy'),
+  },
+  { name: 'nftables', place: 'nftables', load: (lab, recorded) => recorded.loadNftables(lab) },
+];
+
+for (const scenario of ['everything-at-once', 'dual-stack']) {
+  t.test(`the node of a kube-proxy is taken over: ${scenario}`, async (t) => {
+    const recorded = new RecordedNode(scenario);
+    const ports = RECORDED_PORTS.map((port) => ({ kind: 'tcp' as const, port }));
+    await using lab = await createLab({ pods: 2, ports, startProxy: false });
+    await recorded.furnish(lab);
+    const options = { everyMs: EVERY_MS, targets: recorded.targets(lab) };
+    for (const before of PREDECESSORS) {
+      for (const then of VARIANTS) {
+        await t.test(`${before.name} by ${then.name}`, async (t) => {
+          await run(lab, SOURCES, 'cleanup');
+          await before.load(lab, recorded);
+          const hadStale = recorded.hasStale(await dumpOf(lab, before.place));
+          const traffic = await startTraffic(lab.client, options);
+          const operator = new Operator(lab, recorded.proxy);
+          await operator.start(then);
+          await operator.leavesNothingElse(t, then);
+          assertUnnoticed(t, 'client', options, await traffic.stop());
+          const dump = await dumpOf(lab, then.place);
+          t.equal(hadStale, scenario === 'everything-at-once');
+          t.notOk(recorded.hasStale(dump), 'rules of services that are gone have gone');
+          await operator.proxy.stop();
+        });
+      }
+    }
+  });
+}

@@ -48,7 +48,7 @@ const SERVICES: readonly SwitchService[] = [
 const FAMILIES = ['IPv4', 'IPv6'] as const;
 type Families = Topology['families'];
 
-const clusterIPs = (n: number) => ({ IPv4: `10.43.9.${n}`, IPv6: `fd00:10:43::9:${n}` });
+const clusterIPs = (n: number) => ({ IPv4: `10.43.9.${n}`, IPv6: `fd00:10:43::9${n.toString(16).padStart(2, '0')}` });
 const externalIPs = (n: number) => ({ IPv4: `198.51.100.${n}`, IPv6: `2001:db8:e::${n}` });
 const balancerIPs = (n: number) => ({ IPv4: `203.0.113.${n}`, IPv6: `2001:db8:b::${n}` });
 const nodePort = (n: number) => 31_000 + n;
