@@ -7,10 +7,12 @@
 import { constants } from 'node:os';
 
 export type NetlinkFailure =
-  /** The kernel answered with an errno. `name` is `errno(3)`'s, for example `ENOENT`. */
-  | { readonly code: 'KERNEL'; readonly errno: number; readonly name: string }
+  /** The kernel answered with an errno. `name` is `errno(3)`'s, for example `ENOENT`; `text` is what it adds, rarely. */
+  | { readonly code: 'KERNEL'; readonly errno: number; readonly name: string; readonly text?: string }
   /** The socket itself failed in `call`. */
   | { readonly code: 'SOCKET'; readonly call: string; readonly errno: number; readonly name: string }
+  /** More than the send buffer takes; only CAP_NET_ADMIN in the initial user namespace raises it beyond the system's limit. */
+  | { readonly code: 'TOO_LARGE'; readonly bytes: number }
   /** The kernel had nothing (more) to say where an answer was due. */
   | { readonly code: 'NO_ANSWER' }
   /** Bytes that are not what the protocol says. */
@@ -33,9 +35,11 @@ export function errnoName(errno: number): string {
 function describe(failure: NetlinkFailure): string {
   switch (failure.code) {
     case 'KERNEL':
-      return `the kernel answers ${failure.name}`;
+      return `the kernel answers ${failure.name}${failure.text === undefined ? '' : ` (${failure.text})`}`;
     case 'SOCKET':
       return `${failure.call}() fails with ${failure.name}`;
+    case 'TOO_LARGE':
+      return `${failure.bytes} bytes are more than the send buffer takes`;
     case 'NO_ANSWER':
       return 'the kernel does not answer';
     case 'MALFORMED':

@@ -10,6 +10,7 @@ import { MessageWriter } from '../writer.ts';
 import { addressListSize, elementWriter, hasIntervals, writeAddressList } from './element.ts';
 import { writeExpression } from './encode-expression.ts';
 import { type AnonymousSet, lowerRule } from './lower.ts';
+import type { RefusedCommand } from './nftables.ts';
 import type {
   ChainObject,
   Command,
@@ -107,6 +108,8 @@ export interface Batch {
   readonly firstSeq: number;
   /** One for each message between begin and end, in order. */
   readonly owners: readonly MessageOwner[];
+  /** Commands that cannot be written, with what is wrong; if there are some, the batch is not to be sent. */
+  readonly unencodable: readonly RefusedCommand[];
 }
 
 export interface BatchOptions {
@@ -118,18 +121,15 @@ export interface BatchOptions {
 
 const FLAGS = { interval: NFT_SET_INTERVAL, timeout: NFT_SET_TIMEOUT, dynamic: NFT_SET_EVAL } as const;
 
-/**
- * Writes transactions as one batch.
- *
- * @throws {RangeError} If a command says what cannot be; the message says which value and why.
- */
+/** Writes transactions as one batch. */
 export function encodeBatch(transactions: readonly Transaction[], options: BatchOptions = {}): Batch {
   const { firstSeq = 0, firstSetId = 1, onlyIfGeneration } = options;
   const encoder = new Encoder(firstSeq, firstSetId);
   encoder.mark(NFNL_MSG_BATCH_BEGIN, onlyIfGeneration);
   for (const [index, transaction] of transactions.entries()) encoder.transaction(transaction, index);
   encoder.end();
-  return { bytes: encoder.writer.written(), firstSeq, owners: encoder.owners };
+  const { writer, owners, unencodable } = encoder;
+  return { bytes: writer.written(), firstSeq, owners, unencodable };
 }
 
 /** The expressions of a rule alone, as the kernel gives them back inside NFTA_RULE_EXPRESSIONS. */
@@ -148,6 +148,7 @@ export function encodeExpressions(
 class Encoder {
   readonly writer = new MessageWriter(16_384);
   readonly owners: MessageOwner[] = [];
+  readonly unencodable: RefusedCommand[] = [];
   #seq: number;
   #setId: number;
   /** Start of the message that is being written, or was written last. */
@@ -179,10 +180,16 @@ class Encoder {
 
   transaction({ family, table, commands }: Transaction, index: number): void {
     this.#family = family;
-    this.#table = named(table, 'table');
+    this.#table = table;
     for (const [i, command] of commands.entries()) {
       this.#owner = { transaction: index, command: i };
-      this.#command(command);
+      try {
+        this.#command(command);
+      } catch (error) {
+        // What stands half written does no harm: with one such command nothing is sent.
+        if (!(error instanceof RangeError)) throw error;
+        this.unencodable.push({ transaction: index, command: i, errno: 'EINVAL', message: error.message });
+      }
     }
   }
 
@@ -191,7 +198,7 @@ class Encoder {
     this.owners.push(owner);
     this.#message = writer.beginMessage(type, NLM_F_REQUEST | flags, this.#seq++);
     writer.raw4(NFPROTO[this.#family], 0, 0, 0);
-    writer.text(NFTA_OBJECT_TABLE, this.#table);
+    writer.text(NFTA_OBJECT_TABLE, named(this.#table, 'table'));
   }
 
   #end(): void {

@@ -94,9 +94,8 @@ export interface NftWatcher {
 /** @throws {NetlinkError} From every method, if there is no talking to the kernel or it refuses the caller (EPERM). */
 export interface Nftables {
   /**
-   * Does all commands of all transactions in order, or none. Transactions of several families and tables may share a commit.
-   *
-   * @throws {RangeError} If a command says what cannot be (an address of the other family, a name too long).
+   * Does all commands of all transactions in order, or none. Transactions of several families and tables may share a commit. A command
+   * that says what cannot be (an address of the other family, a name too long) is refused with EINVAL before the kernel sees it.
    */
   commit(transactions: readonly Transaction[], options?: CommitOptions): CommitResult;
   /** @returns Undefined if there is no such table. */
