@@ -19,7 +19,7 @@ import { setConntrackSysctls } from './daemon/conntrack-sysctls.ts';
 import { completeEffects, type DaemonDeps, type Effects, modeDeps } from './daemon/effects.ts';
 import { Events, nodeReference } from './daemon/events.ts';
 import { servedFamilies } from './daemon/families.ts';
-import { iptablesMetrics, modeSettings } from './daemon/kernel.ts';
+import { modeMetrics, modeSettings } from './daemon/kernel.ts';
 import { removeLeftovers } from './daemon/leftovers.ts';
 import { chooseNodeIPs, IPS_TIMEOUT_MS, type NodeFacts, NodeWatch, nodePortCidrs } from './daemon/node.ts';
 import { createDataplane, createProxier, type Start } from './daemon/proxiers.ts';
@@ -127,7 +127,7 @@ async function prepare(
   const { log, clock } = effects;
   setConntrackSysctls(config.conntrack, cpus().length, effects);
   // The mode asks for metrics when it makes a dataplane, which is after both exist.
-  const deps = modeDeps(effects, (family) => iptablesMetrics(metrics, family));
+  const deps = modeDeps(effects, (family) => modeMetrics(metrics, family));
   const mode = await effects.openMode(modeSettings(config), deps, signal);
   const metrics = createMetrics({
     version: version(),

@@ -5,13 +5,10 @@
  */
 
 import type { Config } from '../config/types.ts';
-import type { IptablesMetrics, ModeSettings } from '../modes/index.ts';
+import type { ModeMetrics, ModeSettings } from '../modes/index.ts';
 import type { ModeName } from '../modes/mode.ts';
 import type { Metrics } from '../proxier/metrics.ts';
 import type { Family } from '../proxier/types.ts';
-
-/** Modes of which something may be left in the kernel. */
-export const CLEANED_MODES: readonly ModeName[] = ['iptables'];
 
 /** Settings of a mode, by default the configured one. */
 export function modeSettings(config: Config, mode: ModeName = config.mode): ModeSettings {
@@ -21,11 +18,12 @@ export function modeSettings(config: Config, mode: ModeName = config.mode): Mode
     masqueradeBit: mode === 'nftables' ? config.nftables.masqueradeBit : config.iptables.masqueradeBit,
     masqueradeAll: config.masqueradeAll,
     syncPeriodMs: config.syncPeriodMs,
+    nftablesLayout: config.nftables.layout,
   };
 }
 
-/** What an iptables dataplane tells, as metrics of its family. */
-export function iptablesMetrics(metrics: Metrics, family: Family): IptablesMetrics {
+/** What a dataplane tells, as metrics of its family. */
+export function modeMetrics(metrics: Metrics, family: Family): ModeMetrics {
   const label = { ip_family: family };
   return {
     restoreFailed(partial) {
@@ -35,6 +33,12 @@ export function iptablesMetrics(metrics: Metrics, family: Family): IptablesMetri
     rules(table, total, last) {
       metrics.iptablesRules.set({ ...label, table }, total);
       metrics.iptablesRulesLast.set({ ...label, table }, last);
+    },
+    syncFailed() {
+      metrics.nftablesSyncFailures.inc(label);
+    },
+    cleanupFailed() {
+      metrics.nftablesCleanupFailures.inc(label);
     },
   };
 }

@@ -12,6 +12,12 @@ export type ModeName = 'iptables' | 'nftables' | 'ipvs' | 'ebpf';
 /** Modes that `openMode` of `index.ts` can open: the others are names that the configuration knows already. */
 export const BUILT_MODES: readonly ModeName[] = ['iptables'];
 
+/** One line per event, with fields. */
+export interface DataplaneLog {
+  info(fields: object, message: string): void;
+  warn(fields: object, message: string): void;
+}
+
 /** What must exist now, and what may differ from what the kernel has. */
 export interface Snapshot {
   /** The plan of every service. Read-only for the mode; only valid during the call. */

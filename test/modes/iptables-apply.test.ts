@@ -1142,7 +1142,7 @@ t.test('the mode as the daemon sees it', async (t) => {
     processes: { here: () => [] },
     nodeAddresses: async () => [],
     log: { info: () => {}, warn: () => {} },
-    metrics: () => ({ restoreFailed: () => {}, rules: () => {} }),
+    metrics: () => ({ restoreFailed: () => {}, rules: () => {}, syncFailed: () => {}, cleanupFailed: () => {} }),
   };
   const mode = await openMode(settings, deps);
   t.match(mode, {

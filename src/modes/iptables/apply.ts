@@ -12,7 +12,7 @@
 
 import type { ObjectKey, ServicePlan } from '../../proxier/types.ts';
 import type { Clock } from '../../sys/clock.ts';
-import type { Dataplane, Inspection, Refusal, Snapshot, SyncOptions, SyncReport } from '../mode.ts';
+import type { Dataplane, DataplaneLog, Inspection, Refusal, Snapshot, SyncOptions, SyncReport } from '../mode.ts';
 import { watchCanary } from './canary.ts';
 import { rewriteCrowded } from './crowded.ts';
 import { buildRestore, type Edit, type OwnedEdits, type RestoreInput, serviceDelta, staticDelta } from './delta.ts';
@@ -39,12 +39,6 @@ export interface IptablesMetrics {
    * @param last - Rules this sync wrote, jumps included. 0 if nothing differed.
    */
   rules(table: Table, total: number, last: number): void;
-}
-
-/** One line per event, with fields. */
-export interface DataplaneLog {
-  info(fields: object, message: string): void;
-  warn(fields: object, message: string): void;
 }
 
 export interface IptablesDeps extends Pick<FactsDeps, 'nfacct' | 'nodeAddresses'> {

@@ -22,6 +22,11 @@ export interface ChainContent {
 export interface SetContent {
   readonly set: SetObject;
   readonly elements: readonly SetElement[];
+  /**
+   * How many fields of the key say who has an element; default: all. With fewer, all elements that begin with the same fields are
+   * of one owner: ranges of two of them may overlap, and the kernel takes no overlaps.
+   */
+  readonly claimFields?: number;
 }
 
 /** Objects someone wants: the static part, or one service. In the order in which they are created. */

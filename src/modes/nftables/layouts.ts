@@ -12,6 +12,7 @@ const LAYOUTS: Readonly<Partial<Record<LayoutName, Layout>>> = { chains: CHAINS_
 /** @throws {RangeError} If it is not built. */
 export function layoutOf(name: LayoutName): Layout {
   const layout = LAYOUTS[name];
-  if (layout === undefined) throw new RangeError(`Cannot use nftables.layout "${name}": must be one of ${Object.keys(LAYOUTS).join(', ')}`);
+  if (layout === undefined)
+    throw new RangeError(`Cannot use nftables.layout "${name}": must be one of ${Object.keys(LAYOUTS).join(', ')}`);
   return layout;
 }
