@@ -109,6 +109,8 @@ class Operator {
   /** Fields that every configuration has. */
   readonly #config: JsonObject;
   #proxy: ProxyProcess | undefined;
+  #file = '';
+  #fileBefore = '';
 
   constructor(lab: Lab, config: JsonObject = {}) {
     this.#lab = lab;
@@ -123,13 +125,19 @@ class Operator {
   /** Writes the configuration and makes a process of it. One that runs ends: its file has changed. */
   async configure(variant: Variant, program: string = SOURCES): Promise<ProxyProcess> {
     const config = proxyConfig(this.#lab.topology, variant.mode, { ...this.#config, ...variant.config });
+    this.#fileBefore = this.#file;
+    this.#file = JSON.stringify(config);
     return await createProxy(this.#lab.node, [program, 'run', ...variant.flags], config);
   }
 
   async start(variant: Variant, program?: string): Promise<void> {
     const before = this.#proxy;
     this.#proxy = await this.configure(variant, program);
-    if (before?.running) await becomesTrue(() => !before.running, STEP_MS);
+    // Its file says the same as before: what has changed are its flags, and only a new process has them.
+    if (before?.running && this.#file === this.#fileBefore) await before.stop();
+    else if (before?.running && !(await becomesTrue(() => !before.running, STEP_MS))) {
+      throw new Error(`Cannot start the proxy anew: the old one runs on: ${before.log().slice(-1000)}`);
+    }
     await this.#proxy.start();
     await this.synced();
   }
