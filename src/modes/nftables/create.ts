@@ -4,10 +4,10 @@
  * @module
  */
 
-import type { Command, SetElement, SetObject } from '../../netlink/nftables/transaction.ts';
+import type { Command, SetElement } from '../../netlink/nftables/transaction.ts';
 import { compareText, type Family, type ServicePlan } from '../../proxier/types.ts';
 import { TABLE_COMMENT } from './base-chains.ts';
-import type { Layout, Objects } from './layout.ts';
+import type { Layout, Objects, SetContent } from './layout.ts';
 import type { NftablesFacts, NftablesOptions } from './options.ts';
 
 /** What of one service is in the kernel when all services are. */
@@ -57,29 +57,35 @@ export function nftFamily(family: Family): 'ip' | 'ip6' {
 class Taken {
   readonly #sets = new Set<string>();
   readonly #chains = new Set<string>();
-  /** Set name → keys. */
-  readonly #elements = new Map<string, Set<string>>();
+  /** Set name → the fields of a key that say whose an element is → whose. */
+  readonly #claims = new Map<string, Map<string, Objects>>();
 
   /** Commands for those of the objects that are not there yet. */
-  create({ sets, chains, elements }: Objects): Command[] {
+  create(objects: Objects): Command[] {
+    const { sets, chains, elements } = objects;
     const newChains = chains.filter(({ chain }) => isNew(this.#chains, chain.name));
     return [
       ...sets.filter((set) => isNew(this.#sets, set.name)).map((set): Command => ({ verb: 'add', object: 'set', set })),
       ...newChains.map(({ chain }): Command => ({ verb: 'add', object: 'chain', chain })),
       ...newChains.flatMap(({ rules }) => rules.map((rule): Command => ({ verb: 'add', object: 'rule', rule }))),
-      ...elements.flatMap(({ set, elements }) => this.#createElements(set, elements)),
+      ...elements.flatMap((content) => this.#createElements(content, objects)),
     ];
   }
 
-  #createElements(set: SetObject, elements: readonly SetElement[]): Command[] {
-    let keys = this.#elements.get(set.name);
-    if (keys === undefined) {
-      keys = new Set();
-      this.#elements.set(set.name, keys);
+  #createElements({ set, elements, claimFields = set.key.length }: SetContent, owner: Objects): Command[] {
+    let claims = this.#claims.get(set.name);
+    if (claims === undefined) {
+      claims = new Map();
+      this.#claims.set(set.name, claims);
     }
-    const there = keys;
-    const added = elements.filter(({ key }) => isNew(there, key.join(' . ')));
-    return added.length === 0 ? [] : [{ verb: 'add', object: 'element', set, elements: added }];
+    const owned: SetElement[] = [];
+    for (const element of elements) {
+      const claim = element.key.slice(0, claimFields).join(' . ');
+      const first = claims.get(claim) ?? owner;
+      claims.set(claim, first);
+      if (first === owner) owned.push(element);
+    }
+    return owned.length === 0 ? [] : [{ verb: 'add', object: 'element', set, elements: owned }];
   }
 }
 
