@@ -102,7 +102,7 @@ function setBuffer(libc: Libc, fd: number, [forced, plain]: readonly [number, nu
 }
 
 function applyOptions(libc: Libc, fd: number, options: SocketOptions): void {
-  const { sendBytes, receiveBytes, extendedAck = false, groups = [] } = options;
+  const { sendBytes, receiveBytes, extendedAck = false } = options;
   if (sendBytes !== undefined) setBuffer(libc, fd, [SO_SNDBUFFORCE, SO_SNDBUF], sendBytes);
   if (receiveBytes !== undefined) setBuffer(libc, fd, [SO_RCVBUFFORCE, SO_RCVBUF], receiveBytes);
   if (extendedAck) {
@@ -110,6 +110,9 @@ function applyOptions(libc: Libc, fd: number, options: SocketOptions): void {
     setOption(libc, fd, SOL_NETLINK, NETLINK_CAP_ACK, 1);
     setOption(libc, fd, SOL_NETLINK, NETLINK_EXT_ACK, 1);
   }
+}
+
+function join(libc: Libc, fd: number, groups: readonly number[]): void {
   for (const group of groups) {
     if (!setOption(libc, fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)) throw failed('setsockopt');
   }
@@ -140,6 +143,8 @@ export const openNetlink: OpenNetlink = (protocol, options = {}) => {
   try {
     applyOptions(libc, fd, options);
     portId = bind(libc, fd);
+    // Only now: bind() leaves the groups joined before.
+    join(libc, fd, options.groups ?? []);
   } catch (error) {
     libc.close(fd);
     throw error;

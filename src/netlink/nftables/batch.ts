@@ -8,7 +8,7 @@
  */
 
 import { type Ack, decodeAck, kernelFailure } from '../ack.ts';
-import { decodeMessages, findAttribute, NLMSG_ERROR } from '../codec.ts';
+import { decodeMessages, findAttribute, type NetlinkMessage, NLMSG_ERROR } from '../codec.ts';
 import { errnoName, NetlinkError } from '../error.ts';
 import { ask } from '../request.ts';
 import type { NetlinkSocket } from '../socket.ts';
@@ -33,15 +33,19 @@ export function readGeneration(socket: NetlinkSocket): number {
 /**
  * Sends transactions as one batch.
  *
- * @param firstSeq - Beyond every number used on this socket before, so that no old answer is taken for one to this.
+ * @param options - `firstSeq`: beyond every number used on this socket before, so that no old answer is taken for one to this.
  * @throws {NetlinkError} KERNEL if the batch as a whole is refused (EPERM); TOO_LARGE; NO_ANSWER if it is not known what became of it.
  */
 export function sendTransactions(
   socket: NetlinkSocket,
   transactions: readonly Transaction[],
   { firstSeq, ...options }: CommitOptions & { readonly firstSeq: number },
-): CommitResult {
+): { readonly result: CommitResult; readonly nextSeq: number } {
   const batch = encodeBatch(transactions, { ...options, firstSeq });
+  return { result: commit(socket, batch), nextSeq: firstSeq + batch.owners.length + 2 };
+}
+
+function commit(socket: NetlinkSocket, batch: Batch): CommitResult {
   if (batch.unencodable.length > 0) return { kind: 'refused', refused: batch.unencodable };
   if (batch.owners.length > 0) {
     send(socket, batch.bytes);
@@ -66,23 +70,30 @@ function send(socket: NetlinkSocket, bytes: Buffer): void {
 function readAnswer(socket: NetlinkSocket, batch: Batch): CommitResult | undefined {
   const { firstSeq, owners } = batch;
   const refused: RefusedCommand[] = [];
+  let whole: Ack | undefined;
   let acknowledged = false;
-  for (let datagram = receive(socket); datagram !== undefined; datagram = receive(socket)) {
-    for (const message of decodeMessages(datagram)) {
-      if (message.type !== NLMSG_ERROR) continue;
-      const index = message.seq - firstSeq - 1;
-      const ack = decodeAck(message);
-      const owner = owners[index];
-      if (index === -1 && ack.errno === ERESTART) return { kind: 'outdated' };
-      if (index === -1 && ack.errno > 0) throw new NetlinkError(DOING, kernelFailure(ack));
-      if (owner === undefined) continue;
-      if (ack.errno > 0) refused.push(refusal(owner, ack, batch, message.seq));
-      else acknowledged ||= index === owners.length - 1;
-    }
+  for (const message of readAll(socket)) {
+    const ack = decodeAck(message);
+    const index = message.seq - firstSeq - 1;
+    const owner = owners[index];
+    if (index === -1) whole = ack;
+    else if (owner !== undefined && ack.errno > 0) refused.push(refusal(owner, ack, batch, message.seq));
+    else if (index === owners.length - 1) acknowledged = true;
   }
+  if (whole?.errno === ERESTART) return { kind: 'outdated' };
+  if (whole !== undefined && whole.errno > 0) throw new NetlinkError(DOING, kernelFailure(whole));
   if (refused.length > 0) return { kind: 'refused', refused };
   if (!acknowledged) throw new NetlinkError(DOING, { code: 'NO_ANSWER' });
   return undefined;
+}
+
+/** Every acknowledgement and error that waits. Nothing may stay behind for the next request. */
+function readAll(socket: NetlinkSocket): NetlinkMessage[] {
+  const messages: NetlinkMessage[] = [];
+  for (let datagram = receive(socket); datagram !== undefined; datagram = receive(socket)) {
+    messages.push(...decodeMessages(datagram).filter(({ type }) => type === NLMSG_ERROR));
+  }
+  return messages;
 }
 
 /** Reads on after an overrun: one acknowledgement is asked for, so what did not fit the queue were errors, and others are in it. */

@@ -64,7 +64,17 @@ export interface ChainObject {
 }
 
 /** Something a packet has, or a number drawn for it: `numgen random mod N`, 0..N-1. Several make a concatenation. */
-export type Field = 'saddr' | 'daddr' | 'l4proto' | 'sport' | 'dport' | 'mark' | { readonly random: number };
+export type Field =
+  | 'saddr'
+  | 'daddr'
+  | 'l4proto'
+  | 'sport'
+  | 'dport'
+  | 'mark'
+  /** `ct original daddr`, `ct original proto-dst`: where the packet was sent to before its destination was translated. */
+  | 'originalDaddr'
+  | 'originalDport'
+  | { readonly random: number };
 
 /** A map a rule looks up: by name, or written in the rule (an anonymous map, which lives and dies with its rule). */
 export type MapReference =
@@ -117,14 +127,6 @@ export type Statement =
   | { readonly kind: 'dnat'; readonly address: string; readonly port: number }
   /** `dnat ip addr . port to FIELDS map @MAP`; the data of the map are `addr . inet_service`. */
   | { readonly kind: 'dnatMap'; readonly fields: readonly Field[]; readonly map: MapReference }
-  /**
-   * `dnat` to where this client was sent before: `services` (a map) says which service the packet's `frontend` is of, `clients` where
-   * the client was sent for that service; the entry is renewed. Where there is no such entry, or `endpoints` (a set of service and
-   * endpoint) has it no more, the next rule goes on. One look-up takes what another found, which nft(8) prints and cannot read.
-   */
-  | ({ readonly kind: 'dnatRemembered'; readonly endpoints: string } & Remembering)
-  /** `dnat` to `fields` of the map `choices`, as with `dnatMap`; `clients` has that in place of what it had, if it is not full. */
-  | ({ readonly kind: 'dnatRemembering'; readonly fields: readonly Field[]; readonly choices: string } & Remembering)
   /** `add|update|delete @SET { FIELDS [timeout T] [: DATA] }`: the packet path changes a dynamic set. */
   | {
       readonly kind: 'dynamic';
@@ -134,22 +136,6 @@ export type Statement =
       readonly data?: readonly Field[];
       readonly timeoutSeconds?: number;
     };
-
-/**
- * A dynamic map of what clients were sent to, by service. A service is one or several fields; which, its map says.
- *
- *     services   frontend … : SERVICE
- *     clients    addr . SERVICE : addr . inet_service     timeout
- *     endpoints  SERVICE . addr . inet_service
- */
-export interface Remembering {
-  readonly frontend: readonly Field[];
-  readonly services: string;
-  /** Types of the fields of SERVICE. */
-  readonly service: readonly FieldType[];
-  readonly clients: string;
-  readonly timeoutSeconds: number;
-}
 
 export interface RuleObject {
   readonly chain: string;
