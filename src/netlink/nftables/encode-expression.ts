@@ -17,6 +17,9 @@ export type SetIdOf = (name: string) => number | undefined;
 const BASES = { network: 1, transport: 2 } as const;
 const META_KEYS = { mark: 3, iifname: 6, l4proto: 16 } as const;
 const CT_KEYS = { state: 0, status: 2 } as const;
+const CT_TUPLE_KEYS = { dstIp: 20, dstIp6: 22, protoDst: 12 } as const;
+/** IP_CT_DIR_ORIGINAL */
+const CT_ORIGINAL = 0;
 const CMP_OPS = { eq: 0, neq: 1 } as const;
 const BITWISE_BOOL = 0;
 const LOOKUP_INVERTED = 1;
@@ -35,6 +38,7 @@ const NAMES: Readonly<Record<Expression['kind'], string>> = {
   meta: 'meta',
   setMark: 'meta',
   ct: 'ct',
+  ctOriginal: 'ct',
   cmp: 'cmp',
   bitwise: 'bitwise',
   immediate: 'immediate',
@@ -91,6 +95,11 @@ function writeData(
     case 'ct':
       writer.uint32(2, CT_KEYS[expression.key]);
       writer.uint32(1, expression.dreg);
+      return;
+    case 'ctOriginal':
+      writer.uint32(2, CT_TUPLE_KEYS[expression.key]);
+      writer.uint32(1, expression.dreg);
+      writer.uint8(3, CT_ORIGINAL);
       return;
     case 'cmp':
       writer.uint32(1, expression.sreg);

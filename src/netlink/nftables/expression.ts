@@ -24,6 +24,8 @@ export type Expression =
   | { readonly kind: 'meta'; readonly key: 'mark' | 'iifname' | 'l4proto'; readonly dreg: Register }
   | { readonly kind: 'setMark'; readonly sreg: Register }
   | { readonly kind: 'ct'; readonly key: 'state' | 'status'; readonly dreg: Register }
+  /** Of the tuple a connection began with: address by the family of the table, or port of its destination. */
+  | { readonly kind: 'ctOriginal'; readonly key: 'dstIp' | 'dstIp6' | 'protoDst'; readonly dreg: Register }
   /** Goes on if `sreg` is (not) `value`. */
   | { readonly kind: 'cmp'; readonly sreg: Register; readonly op: 'eq' | 'neq'; readonly value: Uint8Array }
   /** dreg = (sreg & mask) ^ xor. `withOp`: nft names the operation in some, though it is the only one. */

@@ -7,7 +7,6 @@
 
 import { type AddressRange, familyOfText, maskByte, mergeRanges, parseRange, prefixLength } from './address.ts';
 import { type Expression, REGISTER_WORDS, type Register, registerAt } from './expression.ts';
-import { rememberExpressions } from './remember.ts';
 import type {
   Field,
   FieldType,
@@ -61,11 +60,13 @@ export function fieldType(field: Field): FieldType {
   switch (field) {
     case 'saddr':
     case 'daddr':
+    case 'originalDaddr':
       return 'addr';
     case 'l4proto':
       return 'inet_proto';
     case 'sport':
     case 'dport':
+    case 'originalDport':
       return 'inet_service';
     case 'mark':
       return 'mark';
@@ -124,6 +125,10 @@ function loadField(field: Field, dreg: Register, family: NftFamily): Expression 
     case 'l4proto':
     case 'mark':
       return { kind: 'meta', key: field, dreg };
+    case 'originalDaddr':
+      return { kind: 'ctOriginal', key: family === 'ip' ? 'dstIp' : 'dstIp6', dreg };
+    case 'originalDport':
+      return { kind: 'ctOriginal', key: 'protoDst', dreg };
     case 'sport':
       return { kind: 'payload', dreg, base: 'transport', offset: 0, length: 2 };
     case 'dport':
@@ -196,12 +201,6 @@ class Lowering implements LoweredRule {
         return;
       case 'dynamic':
         this.#dynamic(statement);
-        return;
-      case 'dnatRemembered':
-      case 'dnatRemembering':
-        expressions.push(
-          ...rememberExpressions(statement, this.#family, (fields, word) => loadFields(fields, word, this.#family)),
-        );
         return;
     }
   }

@@ -7,6 +7,7 @@
  */
 
 import { familyOfText } from './address.ts';
+import { fieldType } from './lower.ts';
 import type {
   ChainObject,
   Command,
@@ -14,7 +15,6 @@ import type {
   FieldType,
   MapReference,
   NftFamily,
-  Remembering,
   RuleObject,
   Scalar,
   SetElement,
@@ -23,7 +23,7 @@ import type {
   Transaction,
   Verdict,
 } from './transaction.ts';
-import { needsTypeof, TYPEOF_MODULUS } from './user-data.ts';
+import { fieldsBytes, needsTypeof, TYPEOF_MODULUS } from './user-data.ts';
 
 /** Where a command is at work. */
 export interface CommandPlace {
@@ -104,7 +104,7 @@ export function formatCommand(command: Command, place: CommandPlace): string {
       }
       return `${command.verb} ${command.isMap ? 'map' : 'set'} ${table} ${name(command.name)}`;
     case 'rule':
-      return `${isReadable(command.rule) ? '' : UNREADABLE}add rule ${table} ${name(command.rule.chain)} ${formatRule(command.rule, place.family)}`;
+      return `${isReadable(command.rule, place.family) ? '' : UNREADABLE}add rule ${table} ${name(command.rule.chain)} ${formatRule(command.rule, place.family)}`;
     case 'element': {
       const keysOnly = command.verb === 'delete';
       const elements = command.elements.map((element) => formatElement(element, { keysOnly }));
@@ -179,9 +179,16 @@ export function formatRule(rule: Pick<RuleObject, 'statements' | 'comment'>, fam
   return `${rule.statements.map((statement) => formatStatement(statement, family)).join(' ')}${comment(rule.comment)}`;
 }
 
-/** False for what nft has no words for: one look-up with what another has found. */
-function isReadable({ statements }: RuleObject): boolean {
-  return !statements.some(({ kind }) => kind === 'dnatRemembered' || kind === 'dnatRemembering');
+/** Bytes of key and data of one `dynamic` statement that nft has registers for; the kernel has more. */
+const DYNAMIC_BYTES_MAX = 48;
+
+/** False for what nft prints and the kernel takes, but nft itself cannot read. */
+function isReadable({ statements }: RuleObject, family: NftFamily): boolean {
+  return statements.every(
+    (statement) =>
+      statement.kind !== 'dynamic' ||
+      fieldsBytes([...statement.fields, ...(statement.data ?? [])].map(fieldType), family) <= DYNAMIC_BYTES_MAX,
+  );
 }
 
 function formatField(field: Field, family: NftFamily): string {
@@ -193,6 +200,10 @@ function formatField(field: Field, family: NftFamily): string {
     case 'sport':
     case 'dport':
       return `th ${field}`;
+    case 'originalDaddr':
+      return `ct original ${family} daddr`;
+    case 'originalDport':
+      return 'ct original proto-dst';
     case 'l4proto':
     case 'mark':
       return `meta ${field}`;
@@ -259,18 +270,7 @@ function formatStatement(statement: Statement, family: NftFamily): string {
     }
     case 'dynamic':
       return formatDynamic(statement, family);
-    case 'dnatRemembered':
-      return `dnat to what @${name(statement.clients)} has for ${formatRemembering(statement, family)}, if it is in @${name(statement.endpoints)}`;
-    case 'dnatRemembering': {
-      const choice = `${formatFields(statement.fields, family)} map @${name(statement.choices)}`;
-      return `dnat to ${choice}, which @${name(statement.clients)} has from now on for ${formatRemembering(statement, family)}`;
-    }
   }
-}
-
-/** What a client is remembered for, in words close to nft's. */
-function formatRemembering({ frontend, services }: Remembering, family: NftFamily): string {
-  return `${family} saddr . ${formatFields(frontend, family)} map @${name(services)}`;
 }
 
 function formatDynamic(statement: Extract<Statement, { kind: 'dynamic' }>, family: NftFamily): string {
