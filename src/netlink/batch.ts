@@ -7,8 +7,9 @@
  * @module
  */
 
+import { decodeAck, kernelFailure } from './ack.ts';
 import { decodeMessages, encodeMessage, NLM_F_ACK, NLM_F_REQUEST, NLMSG_ERROR } from './codec.ts';
-import { errnoName, NetlinkError } from './error.ts';
+import { NetlinkError } from './error.ts';
 import type { NetlinkRequest } from './request.ts';
 import type { NetlinkSocket } from './socket.ts';
 
@@ -51,13 +52,12 @@ function askBatch(
   for (;;) {
     const answer = socket.receive();
     if (answer === undefined) throw new NetlinkError(batch.at(-1)?.doing ?? 'ask', { code: 'NO_ANSWER' });
-    for (const { type, seq, body } of decodeMessages(answer)) {
+    for (const message of decodeMessages(answer)) {
+      const { type, seq } = message;
       const request = batch[seq - from - 1];
-      if (type !== NLMSG_ERROR || request === undefined || body.length < 4) continue;
-      const errno = -body.readInt32LE(0);
-      if (errno > 0) {
-        refused.set(seq - 1, new NetlinkError(request.doing, { code: 'KERNEL', errno, name: errnoName(errno) }));
-      }
+      if (type !== NLMSG_ERROR || request === undefined) continue;
+      const ack = decodeAck(message);
+      if (ack.errno > 0) refused.set(seq - 1, new NetlinkError(request.doing, kernelFailure(ack)));
       if (seq === lastSeq) return;
     }
   }
