@@ -6,6 +6,7 @@
 
 import { openIptables } from './iptables/open.ts';
 import { BUILT_MODES, type ModeName } from './mode.ts';
+import { openNftables } from './nftables/open.ts';
 import type { ModeDeps, ModeSettings, OpenMode } from './open-mode.ts';
 
 export type { IptablesMetrics } from './iptables/apply.ts';
@@ -16,6 +17,7 @@ type Open = (settings: ModeSettings, deps: ModeDeps, signal?: AbortSignal) => Pr
 
 const OPEN: Readonly<Partial<Record<ModeName, Open>>> = {
   iptables: openIptables,
+  nftables: openNftables,
 };
 
 /**

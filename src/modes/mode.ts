@@ -10,7 +10,7 @@ import type { Family, ObjectKey, ServicePlan } from '../proxier/types.ts';
 export type ModeName = 'iptables' | 'nftables' | 'ipvs' | 'ebpf';
 
 /** Modes that `openMode` of `index.ts` can open: the others are names that the configuration knows already. */
-export const BUILT_MODES: readonly ModeName[] = ['iptables'];
+export const BUILT_MODES: readonly ModeName[] = ['iptables', 'nftables'];
 
 /** One line per event, with fields. */
 export interface DataplaneLog {

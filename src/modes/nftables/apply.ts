@@ -304,7 +304,7 @@ class NftablesDataplane implements Dataplane {
     this.#known = { facts, statics: round.statics, claims: round.claims };
     this.#lastFacts = facts;
     this.#applied = round.applied;
-    this.#deps.watch.listen();
+    this.#deps.watch.begin();
     if (refusals.size > 0) {
       this.#deps.log.warn({ family: this.family, services: [...refusals.keys()] }, 'services left out');
     }

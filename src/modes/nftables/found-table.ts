@@ -6,7 +6,7 @@
 
 import type { TableContent } from '../../netlink/nftables/nftables.ts';
 import { ruleKey } from '../../netlink/nftables/rule-key.ts';
-import { sameSet } from '../../netlink/nftables/same-set.ts';
+import { sameSetKind } from '../../netlink/nftables/same-set.ts';
 import type { NftFamily, SetElement, SetObject } from '../../netlink/nftables/transaction.ts';
 import { elementText, type Item, type Owner, STATIC } from './claims.ts';
 import { creation, replaceElements } from './delta.ts';
@@ -59,11 +59,10 @@ export class FoundTable {
         if (!this.#sets.has(set.name)) return creation(item, owner);
         const found = this.#sets.get(set.name);
         this.#sets.delete(set.name);
-        if (found !== undefined && sameSet(found, set)) return [];
-        const { timeoutSeconds: _, ...rest } = set;
-        const withTimeout =
-          found?.timeoutSeconds === undefined ? rest : { ...rest, timeoutSeconds: found.timeoutSeconds };
-        if (found !== undefined && sameSet(found, withTimeout)) return creation(item, owner);
+        // A comment stays what it was, whatever the kernel is told.
+        if (found !== undefined && sameSetKind(found, set)) {
+          return found.timeoutSeconds === set.timeoutSeconds ? [] : creation(item, owner);
+        }
         throw new IncompatibleError(`Cannot use set "${set.name}" as it is: it must be made anew`);
       }
       case 'chain': {

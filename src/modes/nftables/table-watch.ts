@@ -15,15 +15,15 @@ import { TABLE } from './base-chains.ts';
 
 /** Time between two looks: half of what a repair may take to begin. */
 const POLL_MS = 250;
-/** A loss this soon after the last one is somebody who writes again and again; each repair then waits longer. */
-const CALM_MS = 10_000;
-const MAX_DELAY_MS = 30_000;
+/** Somebody who writes again and again is answered so often at once, and then once in a while. */
+const REPAIRS_AT_ONCE = 10;
+const REPAIR_PERIOD_MS = 5_000;
 
 interface Listener {
   readonly onLost: (reason: string) => void;
-  lastMs: number;
-  /** From one loss told to the next. */
-  delayMs: number;
+  /** Repairs that may be asked for, with fractions, at `atMs`. */
+  repairs: number;
+  atMs: number;
 }
 
 export class TableWatch {
@@ -32,6 +32,7 @@ export class TableWatch {
   #watcher: NftWatcher | undefined;
   /** What happened up to this generation is ours, or was heard. Undefined: no table was read yet. */
   #accounted: number | undefined;
+  #hasBegun = false;
   readonly #listeners = new Map<NftFamily, Listener>();
   /** What was noticed and not told yet. */
   readonly #lost = new Map<NftFamily, string>();
@@ -61,20 +62,16 @@ export class TableWatch {
     return result;
   }
 
-  /** Begins to hear. To be called when what there is to write at the start is written: nobody needs to hear of that. */
-  listen(): void {
-    if (this.#watcher !== undefined || this.#listeners.size === 0) return;
-    this.#watcher = this.#nftables.watch();
-    const now = this.#nftables.generation();
-    if (this.#accounted !== undefined && this.#accounted !== now) {
-      this.#loseAll('rules of somebody changed while the first ones were written');
-    }
-    this.#accounted = now;
+  /** What there was to write at the start is written: from now on it is worth hearing what happens. */
+  begin(): void {
+    this.#hasBegun = true;
+    this.#listen();
   }
 
   /** Tells of changes by others in the table of `family`, until `signal` aborts. */
   async monitor(family: NftFamily, onLost: (reason: string) => void, signal: AbortSignal): Promise<void> {
-    this.#listeners.set(family, { onLost, lastMs: Number.NEGATIVE_INFINITY, delayMs: 0 });
+    this.#listeners.set(family, { onLost, repairs: REPAIRS_AT_ONCE, atMs: this.#clock.now() });
+    this.#listen();
     try {
       while (!signal.aborted) {
         await this.#clock.sleep(POLL_MS, signal);
@@ -95,13 +92,23 @@ export class TableWatch {
     const nowMs = this.#clock.now();
     for (const [family, reason] of this.#lost) {
       const listener = this.#listeners.get(family);
-      if (listener === undefined || nowMs < listener.lastMs + listener.delayMs) continue;
-      const isCalm = nowMs - listener.lastMs > listener.delayMs + CALM_MS;
-      listener.delayMs = isCalm ? POLL_MS : Math.min(2 * listener.delayMs, MAX_DELAY_MS);
-      listener.lastMs = nowMs;
+      if (listener === undefined) continue;
+      listener.repairs += (nowMs - listener.atMs) / REPAIR_PERIOD_MS;
+      listener.repairs = Math.min(listener.repairs, REPAIRS_AT_ONCE);
+      listener.atMs = nowMs;
+      if (listener.repairs < 1) continue;
+      listener.repairs--;
       this.#lost.delete(family);
       listener.onLost(reason);
     }
+  }
+
+  #listen(): void {
+    if (!this.#hasBegun || this.#watcher !== undefined || this.#listeners.size === 0) return;
+    this.#watcher = this.#nftables.watch();
+    const now = this.#nftables.generation();
+    if (this.#accounted !== now) this.#loseAll('somebody changed rules while nobody listened');
+    this.#accounted = now;
   }
 
   #hear(): void {
