@@ -16,9 +16,7 @@ export type SetIdOf = (name: string) => number | undefined;
 // include/uapi/linux/netfilter/nf_tables.h: the attributes of each expression are numbered for themselves.
 const BASES = { network: 1, transport: 2 } as const;
 const META_KEYS = { mark: 3, iifname: 6, l4proto: 16 } as const;
-const CT_KEYS = { state: 0, status: 2, originalDport: 12 } as const;
-const CT_DESTINATION: Readonly<Record<NftFamily, number>> = { ip: 20, ip6: 22 };
-const CT_DIRECTION_ORIGINAL = 0;
+const CT_KEYS = { state: 0, status: 2 } as const;
 const CT_TUPLE_KEYS = { dstIp: 20, dstIp6: 22, protoDst: 12 } as const;
 /** IP_CT_DIR_ORIGINAL */
 const CT_ORIGINAL = 0;
@@ -95,11 +93,8 @@ function writeData(
       writer.uint32(3, expression.sreg);
       return;
     case 'ct':
-      writer.uint32(2, expression.key === 'originalDaddr' ? CT_DESTINATION[family] : CT_KEYS[expression.key]);
+      writer.uint32(2, CT_KEYS[expression.key]);
       writer.uint32(1, expression.dreg);
-      if (expression.key === 'originalDaddr' || expression.key === 'originalDport') {
-        writer.uint8(3, CT_DIRECTION_ORIGINAL);
-      }
       return;
     case 'ctOriginal':
       writer.uint32(2, CT_TUPLE_KEYS[expression.key]);

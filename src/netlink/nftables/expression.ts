@@ -23,12 +23,7 @@ export type Expression =
     }
   | { readonly kind: 'meta'; readonly key: 'mark' | 'iifname' | 'l4proto'; readonly dreg: Register }
   | { readonly kind: 'setMark'; readonly sreg: Register }
-  /** `original…`: of the first packet as it was sent. */
-  | {
-      readonly kind: 'ct';
-      readonly key: 'state' | 'status' | 'originalDaddr' | 'originalDport';
-      readonly dreg: Register;
-    }
+  | { readonly kind: 'ct'; readonly key: 'state' | 'status'; readonly dreg: Register }
   /** Of the tuple a connection began with: address by the family of the table, or port of its destination. */
   | { readonly kind: 'ctOriginal'; readonly key: 'dstIp' | 'dstIp6' | 'protoDst'; readonly dreg: Register }
   /** Goes on if `sreg` is (not) `value`. */

@@ -133,9 +133,6 @@ function loadField(field: Field, dreg: Register, family: NftFamily): Expression 
       return { kind: 'payload', dreg, base: 'transport', offset: 0, length: 2 };
     case 'dport':
       return { kind: 'payload', dreg, base: 'transport', offset: 2, length: 2 };
-    case 'originalDaddr':
-    case 'originalDport':
-      return { kind: 'ct', key: field, dreg };
   }
 }
 

@@ -35,7 +35,7 @@ export interface CommandPlace {
 export const TEXT_COMMENT_BYTES_MAX = 128;
 
 /** Before a rule that nft cannot read, which makes it a comment: the rest can be loaded without it. */
-const UNREADABLE = '# nft cannot say this rule: ';
+const UNREADABLE = '# nft cannot load this rule: ';
 
 /** What nft reads as a name. */
 const NAME = /^[A-Za-z][\w./-]{0,254}$/;
