@@ -3,36 +3,75 @@
  * the scenario's links, serves the recorded objects from an API server, and runs the real command against it.
  * After each step the kernel's rules, read back, are compared with the recording in normal form.
  *
- *     unshare -n -m node test/lib/reference-run.ts SCENARIO_FOLDER FLAVOUR      FLAVOUR: nft | legacy
+ *     unshare -n -m node test/lib/reference-run.ts SCENARIO MODE      MODE: iptables-nft | iptables-legacy | nftables
  *
- * Prints one JSON line a step: {step, kind, diff}; diff is '' when both are the same.
+ * Prints one JSON line for each step and dump: {step, kind, diff}; diff is '' when both are the same.
  *
  * @module
  */
 
 import { spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { createApiServer } from '../../src/lab/api/server.ts';
 import { sleep } from './live-proxy.ts';
 import { privateRun, sh } from './namespace.ts';
-import { differenceOf, normalForm } from './normal-form.ts';
+import { differenceOf, nftNormalForm, normalForm } from './normal-form.ts';
+import { readRecording, readScenario } from './reference-scenarios.ts';
 
 /** A step that is right is seen within a second or two; one that is wrong costs this long. */
 const STEP_DEADLINE_MS = 20_000;
 /** A right state must still be right this much later. */
 const STILL_MS = 150;
 
-interface Scenario {
-  readonly node: { readonly name: string; readonly links?: readonly { name: string; addresses: readonly string[] }[] };
-  readonly proxy?: Readonly<Record<string, unknown>>;
-  readonly steps: readonly { readonly objects: readonly object[] }[];
+/** One of the dumps that are compared after a step. */
+interface Compared {
+  /** Extension of its recordings. */
+  readonly kind: string;
+  /** In normal form, as the recording is brought into. */
+  readonly read: () => string;
+  readonly recorded: (text: string) => string;
 }
 
+interface RunMode {
+  readonly mode: 'iptables' | 'nftables';
+  readonly flags: readonly string[];
+  readonly compared: readonly Compared[];
+}
+
+function iptables(flavour: 'nft' | 'legacy'): RunMode {
+  const compared = ['iptables', 'ip6tables'].map((kind) => ({
+    kind,
+    read: () => normalForm(sh(`${kind}-${flavour}-save`)),
+    recorded: normalForm,
+  }));
+  return { mode: 'iptables', flags: ['--iptables-flavour', flavour], compared };
+}
+
+const MODES: Readonly<Record<string, RunMode>> = {
+  'iptables-nft': iptables('nft'),
+  'iptables-legacy': iptables('legacy'),
+  nftables: {
+    mode: 'nftables',
+    flags: [],
+    compared: [
+      {
+        kind: 'nft',
+        // What kube-proxy leaves for a later clean-up is not left at all.
+        read: () => nftNormalForm(sh('nft', '-s', 'list', 'ruleset'), 'keep'),
+        recorded: (text) => nftNormalForm(text, 'leave out'),
+      },
+    ],
+  },
+};
+
 const root = fileURLToPath(new URL('../..', import.meta.url));
-const [folder = '', flavour = 'nft'] = process.argv.slice(2);
-const scenario = JSON.parse(readFileSync(`${folder}/scenario.json`, 'utf8')) as Scenario;
+const [name = '', modeName = ''] = process.argv.slice(2);
+const run = MODES[modeName];
+if (run === undefined) throw new RangeError(`Cannot run mode "${modeName}": must be one of ${Object.keys(MODES)}`);
+const { mode, flags, compared } = run;
+const scenario = readScenario(name);
 
 const isRecord = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value);
@@ -42,13 +81,13 @@ function configuration(kubeconfig: string): object {
   const config: Record<string, unknown> = {
     apiVersion: 'kubeproxy.config.k8s.io/v1alpha1',
     kind: 'KubeProxyConfiguration',
-    mode: 'iptables',
+    mode,
     clientConnection: { kubeconfig },
     hostnameOverride: scenario.node.name,
     conntrack: { maxPerCore: 0, min: 0, tcpEstablishedTimeout: '0s', tcpCloseWaitTimeout: '0s' },
     healthzBindAddress: '127.0.0.1:10256',
     metricsBindAddress: '127.0.0.1:10249',
-    iptables: { minSyncPeriod: '0s' },
+    [mode]: { minSyncPeriod: '0s' },
   };
   for (const [key, value] of Object.entries(scenario.proxy ?? {})) {
     const had = config[key];
@@ -57,9 +96,8 @@ function configuration(kubeconfig: string): object {
   return config;
 }
 
-function compare(step: number, tool: 'iptables' | 'ip6tables'): string {
-  const recorded = readFileSync(`${folder}/iptables/${String(step).padStart(2, '0')}.${tool}`, 'utf8');
-  return differenceOf(normalForm(recorded), normalForm(sh(`${tool}-${flavour}-save`)));
+function compare(step: number, { kind, read, recorded }: Compared): string {
+  return differenceOf(recorded(readRecording(name, mode, step, kind)), read());
 }
 
 async function main(): Promise<void> {
@@ -67,7 +105,7 @@ async function main(): Promise<void> {
   privateRun();
   sh('mount', '-t', 'sysfs', 'sys', '/sys');
   sh('ip', 'link', 'set', 'lo', 'up');
-  for (const [i, link] of (scenario.node.links ?? []).entries()) {
+  for (const [i, link] of scenario.node.links.entries()) {
     sh('ip', 'link', 'add', link.name, 'type', 'veth', 'peer', 'name', `peer${i}`);
     for (const a of link.addresses) sh('ip', 'addr', 'add', a, 'dev', link.name, ...(a.includes(':') ? ['nodad'] : []));
     sh('ip', 'link', 'set', link.name, 'up');
@@ -78,7 +116,7 @@ async function main(): Promise<void> {
   await api.replaceAll(first?.objects ?? []);
   writeFileSync(`${dir}/kubeconfig`, api.kubeconfig());
   writeFileSync(`${dir}/config`, JSON.stringify(configuration(`${dir}/kubeconfig`)));
-  const proxy = spawn(`${root}/bin/switchyard`, ['run', '--config', `${dir}/config`, '--iptables-flavour', flavour], {
+  const proxy = spawn(`${root}/bin/switchyard`, ['run', '--config', `${dir}/config`, ...flags], {
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   let log = '';
@@ -90,19 +128,19 @@ async function main(): Promise<void> {
   try {
     for (const step of [undefined, ...rest].keys()) {
       if (step > 0) await api.replaceAll(rest[step - 1]?.objects ?? []);
-      for (const tool of ['iptables', 'ip6tables'] as const) {
+      for (const dump of compared) {
         const deadline = performance.now() + STEP_DEADLINE_MS;
-        let diff = compare(step, tool);
+        let diff = compare(step, dump);
         while (diff !== '' && performance.now() < deadline && proxy.exitCode === null) {
           await sleep(30);
-          diff = compare(step, tool);
+          diff = compare(step, dump);
         }
         if (diff === '') {
           await sleep(STILL_MS);
-          diff = compare(step, tool);
+          diff = compare(step, dump);
         }
         if (diff !== '') diff += `\nlog: ${log}`;
-        process.stdout.write(`${JSON.stringify({ step, kind: tool, diff })}\n`);
+        process.stdout.write(`${JSON.stringify({ step, kind: dump.kind, diff })}\n`);
       }
     }
   } finally {

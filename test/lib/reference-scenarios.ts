@@ -43,7 +43,10 @@ const SECTION = { iptables: 'iptables', nftables: 'nftables', ipvs: 'iptables' }
 
 /** `scenario.json` */
 export interface Scenario {
-  readonly node: { readonly name: string; readonly links: readonly { readonly addresses: readonly string[] }[] };
+  readonly node: {
+    readonly name: string;
+    readonly links: readonly { readonly name: string; readonly addresses: readonly string[] }[];
+  };
   readonly proxy: {
     readonly clusterCIDR?: string;
     readonly detectLocalMode?: string;
