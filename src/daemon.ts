@@ -77,7 +77,7 @@ async function cleanUp({ rulesets, log }: Effects, signal: AbortSignal): Promise
   for (const ruleset of rulesets) {
     const { removed, kept, errors: found } = await ruleset.remove(signal);
     log.info({ ruleset: ruleset.name, removed, kept }, removed.length > 0 ? 'rules removed' : 'no rules there');
-    errors.push(...found);
+    errors.push(...found, ...kept.map((what) => new Error(`${ruleset.name} keeps ${what}`)));
   }
   if (errors.length > 0) {
     throw new AggregateError(errors, `Cannot remove all rules: ${errors.map((e) => e.message).join('; ')}`);

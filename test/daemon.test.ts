@@ -6,9 +6,10 @@ import type { Config } from '../src/config/types.ts';
 import type { ClusterAccess } from '../src/daemon/cluster.ts';
 import { runDaemon } from '../src/daemon.ts';
 import { FakeDataplane } from '../src/modes/fake-dataplane.ts';
+import { FakeRuleset } from '../src/modes/fake-ruleset.ts';
 import type { FamilySettings, ModeDeps, ModeSettings, OpenMode } from '../src/modes/index.ts';
 import { FakeConntrack } from '../src/netlink/fake-conntrack.ts';
-import type { WatchEvent } from '../src/proxier/types.ts';
+import { FAMILIES, type WatchEvent } from '../src/proxier/types.ts';
 import { FakeClock } from '../src/sys/fake-clock.ts';
 import { FakeSysctl } from '../src/sys/fake-proc.ts';
 import type { Source, SourceHandlers } from '../src/watch/source.ts';
@@ -26,8 +27,13 @@ class FakeSource implements Source {
   }
 }
 
+type Rulesets = Readonly<Record<'own' | 'legacy' | 'nftables', FakeRuleset>>;
+
 /** A whole daemon: real HTTP servers on free ports, everything else in memory. */
-async function makeDaemon(overrides: Partial<Config> = {}, faults: { cleanUp?: Error; eventsLastMs?: number } = {}) {
+async function makeDaemon(
+  overrides: Partial<Config> = {},
+  faults: { eventsLastMs?: number; faulty?: (rulesets: Rulesets) => void } = {},
+) {
   const { config } = await loadConfig({ 'hostname-override': NODE_NAME }, { readFile: async () => '' });
   const clock = new FakeClock();
   const [nodes, services] = [new FakeSource(), new FakeSource()];
@@ -37,8 +43,14 @@ async function makeDaemon(overrides: Partial<Config> = {}, faults: { cleanUp?: E
   const lines: Record<string, unknown>[] = [];
   const oom: number[] = [];
   const conntrack = new FakeConntrack();
+  const rulesets = {
+    own: new FakeRuleset('iptables', 'nft'),
+    legacy: new FakeRuleset('iptables', 'legacy'),
+    nftables: new FakeRuleset('nftables'),
+  };
+  faults.faulty?.(rulesets);
+  for (const ruleset of Object.values(rulesets)) for (const family of FAMILIES) ruleset.there.add(family);
   let closed = 0;
-  let cleaned = 0;
   const cluster: ClusterAccess = {
     nodeSource: () => nodes,
     serviceSource: services,
@@ -58,6 +70,7 @@ async function makeDaemon(overrides: Partial<Config> = {}, faults: { cleanUp?: E
     opened.push({ settings, families, deps });
     return {
       mode: 'iptables',
+      flavour: 'nft',
       description: 'in memory',
       support: { IPv4: undefined, IPv6: undefined },
       createDataplane(options) {
@@ -67,10 +80,7 @@ async function makeDaemon(overrides: Partial<Config> = {}, faults: { cleanUp?: E
         planes.push(plane);
         return plane;
       },
-      cleanUp: async () => {
-        cleaned++;
-        return faults.cleanUp ? [faults.cleanUp] : [];
-      },
+      cleanUp: async () => [],
       packets: { ctStateInvalidDropped: async () => 11, localhostNodePortsAccepted: async () => undefined },
     };
   };
@@ -93,6 +103,7 @@ async function makeDaemon(overrides: Partial<Config> = {}, faults: { cleanUp?: E
       setOomScore: async (score) => void oom.push(score),
       openCluster: async () => cluster,
       openMode,
+      rulesets: Object.values(rulesets),
       exec: { run: () => Promise.reject(new Error('no program is to be run')) },
       nodeAddresses: async () => [ip('127.0.0.1'), ip('192.168.0.2'), ip('10.9.9.9'), ip('fd00::2')],
     },
@@ -122,7 +133,8 @@ async function makeDaemon(overrides: Partial<Config> = {}, faults: { cleanUp?: E
     oom,
     conntrack,
     failure: () => failure,
-    counts: () => ({ closed, cleaned }),
+    rulesets,
+    counts: () => ({ closed }),
     knowNode: async (overrides: Parameters<typeof makeNode>[0] = {}) => {
       nodes.tell({ type: 'upsert', object: makeNode(overrides) }, { type: 'synced', kind: 'Node' });
       await clock.advance(0);
@@ -219,6 +231,55 @@ story('from the first event to the kernel, and what is told of it', {}, async (t
   t.equal((await d.get('health', '/healthz')).status, 503);
   t.equal((await d.get('health', '/livez')).status, 200);
   t.equal(d.failure(), undefined);
+});
+
+const logged = (d: Daemon, text: string) => d.lines.filter((line) => String(line['msg']).includes(text)).length;
+
+story('rules of other modes go when every family is programmed, and not before', {}, async (t, d) => {
+  const [gone, there] = [
+    [0, 0],
+    [2, 2],
+  ];
+  const left = () => [d.rulesets.legacy.there.size, d.rulesets.nftables.there.size];
+  await d.knowNode();
+  await d.clock.advance(100_000);
+  t.same(left(), there, 'while the services are not known');
+  const [ipv4, ipv6] = d.planes;
+  if (ipv4 === undefined || ipv6 === undefined) throw new Error('Cannot test: there is no dataplane');
+  ipv6.failures = 1;
+  d.services.tell({ type: 'upsert', object: makeService() }, ...synced);
+  await d.clock.advance(1_000);
+  t.equal(ipv4.programmed.size, 1);
+  t.same(left(), there, 'while one family has failed');
+  d.rulesets.nftables.failures = 2;
+  await d.clock.advance(30_000);
+  t.same(left(), [0, 2], 'one fails');
+  t.equal(d.rulesets.nftables.removals, 1);
+  await d.clock.advance(10_000);
+  t.same(left(), [0, 2], 'and again');
+  await d.clock.advance(20_000);
+  t.same(left(), gone, 'until it does not');
+  t.equal(logged(d, 'rules of another mode stay for now'), 1, 'one warning for one reason');
+  t.equal(d.rulesets.legacy.removals, 1);
+  t.equal(d.rulesets.own.there.size, 2, 'those of this mode stay');
+  await d.clock.advance(58_000);
+  d.rulesets.legacy.there.add('IPv4');
+  await d.clock.advance(2_000);
+  t.same(left(), gone, 'what came back is removed');
+  t.equal(logged(d, 'came back: another proxy writes them'), 1);
+  await d.clock.advance(120_000);
+  d.rulesets.legacy.there.add('IPv4');
+  await d.clock.advance(10_000_000);
+  t.same(left(), [1, 0], 'after a look that finds nothing there is no other one');
+});
+
+story('rules of other modes that somebody else holds are left in peace', {}, async (t, d) => {
+  d.rulesets.legacy.hold('IPv4');
+  await d.knowNode();
+  d.services.tell(...synced);
+  await d.clock.advance(10_000_000);
+  t.equal(d.rulesets.legacy.removals, 2);
+  t.equal(logged(d, 'came back'), 0);
 });
 
 for (const allowed of [true, false]) {
@@ -434,11 +495,24 @@ t.test('ends', async (t) => {
     const d = await makeDaemon({ cleanup: true });
     await d.stop();
     t.equal(d.failure(), undefined);
-    t.same(d.counts(), { closed: 0, cleaned: 1 });
+    t.same(d.counts(), { closed: 0 });
     t.equal(d.nodes.handlers, undefined);
-    const failing = await makeDaemon({ cleanup: true }, { cleanUp: new Error('in use') });
+    t.same(
+      Object.values(d.rulesets).map(({ there, removals }) => [there.size, removals]),
+      [
+        [0, 1],
+        [0, 1],
+        [0, 1],
+      ],
+      'every mode, its own too',
+    );
+    const failing = await makeDaemon({ cleanup: true }, { faulty: (rulesets) => void rulesets.legacy.failures++ });
     await failing.stop();
-    t.match(failing.failure(), { message: 'Cannot remove all rules: in use' });
+    t.match(failing.failure(), { message: 'Cannot remove all rules: Cannot remove iptables (legacy): told to fail' });
+    t.equal(failing.rulesets.nftables.there.size, 0, 'the others are removed all the same');
+    const held = await makeDaemon({ cleanup: true }, { faulty: (rulesets) => rulesets.own.hold('IPv6') });
+    await held.stop();
+    t.match(held.failure(), { message: 'Cannot remove all rules: iptables (nft) keeps IPv6: held' });
   });
 
   t.test('while it waits for the node, when told to', async (t) => {
