@@ -5,7 +5,7 @@
  */
 
 import { NetlinkError } from './error.ts';
-import type { Ipvs, IpvsChange, IpvsTimeouts } from './ipvs.ts';
+import { IPVS_DOING, type Ipvs, type IpvsChange, type IpvsTimeouts } from './ipvs.ts';
 import type { IpvsDestinationKey, IpvsLiveDestination, IpvsService, IpvsServiceKey } from './ipvs-codec.ts';
 import type { IpvsTableEntry } from './ipvs-table.ts';
 
@@ -73,7 +73,7 @@ export class FakeIpvs implements Ipvs {
       this.changes.push(change);
       const name = this.#one(change);
       if (name !== undefined) {
-        refused.set(i, new NetlinkError(change.kind, { code: 'KERNEL', errno: ERRNO[name], name }));
+        refused.set(i, new NetlinkError(IPVS_DOING[change.kind], { code: 'KERNEL', errno: ERRNO[name], name }));
       }
     });
     return refused;

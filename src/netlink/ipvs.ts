@@ -113,7 +113,8 @@ function bodyOf(change: IpvsChange): Buffer {
   }
 }
 
-const DOING: Readonly<Record<IpvsChange['kind'], string>> = {
+/** What a change does, for error messages. */
+export const IPVS_DOING: Readonly<Record<IpvsChange['kind'], string>> = {
   newService: 'add a virtual server',
   setService: 'change a virtual server',
   deleteService: 'delete a virtual server',
@@ -154,7 +155,7 @@ export function createIpvs(
       return talk((socket, type) =>
         askAll(
           socket,
-          changes.map((change) => ({ doing: DOING[change.kind], type, flags: 0, body: bodyOf(change) })),
+          changes.map((change) => ({ doing: IPVS_DOING[change.kind], type, flags: 0, body: bodyOf(change) })),
         ),
       );
     },

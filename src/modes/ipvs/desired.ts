@@ -62,5 +62,6 @@ function change<T>(
   after: ReadonlyMap<string, T>,
 ): void {
   for (const name of before.keys()) if (!after.has(name)) claims.set(owner, name, undefined);
-  for (const [name, value] of after) if (before.get(name) !== value) claims.set(owner, name, value);
+  // Also what stays the same: it may have been refused, and is to be tried again.
+  for (const [name, value] of after) claims.set(owner, name, value);
 }
