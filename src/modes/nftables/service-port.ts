@@ -228,7 +228,7 @@ class PortRenderer {
 }
 
 /** The kernel takes longer comments than nft(8), but what nft lists must be loadable again. The text is ASCII. */
-function shortened(comment: string): string {
+export function shortened(comment: string): string {
   const most = TEXT_COMMENT_BYTES_MAX;
   return comment.length > most ? `${comment.slice(0, most - 3)}...` : comment;
 }

@@ -37,6 +37,10 @@ export function inSet(fields: readonly Field[], set: SetObject): Statement {
   return { kind: 'inSet', fields, set: set.name };
 }
 
+export function notInSet(fields: readonly Field[], set: SetObject): Statement {
+  return { kind: 'inSet', fields, set: set.name, negated: true };
+}
+
 export function vmap(fields: readonly Field[], map: SetObject): Statement {
   return { kind: 'vmap', fields, map: { kind: 'named', map: map.name } };
 }

@@ -108,7 +108,7 @@ export function toNode({ family, nodePortAddresses }: NftablesOptions): readonly
 }
 
 /** The same where packets arrive at the node itself (hook input). */
-function toNodeAtInput({ family, nodePortAddresses }: NftablesOptions): readonly Statement[] {
+export function toNodeAtInput({ family, nodePortAddresses }: NftablesOptions): readonly Statement[] {
   return nodePortAddresses.matchAll ? [notToLoopback(family)] : [inSet(['daddr'], NODEPORT_IPS)];
 }
 
@@ -117,6 +117,13 @@ export function nodePortIPs(options: NftablesOptions, facts: NftablesFacts): Pic
   if (options.nodePortAddresses.matchAll) return { sets: [], elements: [] };
   const elements = facts.nodeIPs.map((ip) => ({ key: [ip] }));
   return { sets: [NODEPORT_IPS], elements: [{ set: NODEPORT_IPS, elements }] };
+}
+
+/** Where elements lead that are to be refused. */
+export function rejectChain(): ChainContent {
+  return chainOf({ name: REJECT_CHAIN, comment: 'helper for @no-endpoint-services / @no-endpoint-nodeports' }, [
+    [REJECT],
+  ]);
 }
 
 /** A chain that a base chain jumps to, with rules that have no comment. */
@@ -131,10 +138,6 @@ export function renderStatic(options: NftablesOptions, facts: NftablesFacts): Ob
     [vmap(FRONTEND, SERVICE_IPS)],
     [...toNode(options), vmap(NODE_PORT, SERVICE_NODEPORTS)],
   ]);
-  const rejects: ChainContent['chain'] = {
-    name: REJECT_CHAIN,
-    comment: 'helper for @no-endpoint-services / @no-endpoint-nodeports',
-  };
   const sets: readonly SetObject[] = [
     HAIRPIN_CONNECTIONS,
     CLUSTER_IPS,
@@ -153,7 +156,7 @@ export function renderStatic(options: NftablesOptions, facts: NftablesFacts): Ob
     { chain: services.chain, rules: [...masqueradeOutside(options), ...services.rules] },
     masquerading(options),
     clusterIPsCheck(facts),
-    chainOf(rejects, [[REJECT]]),
+    rejectChain(),
   ];
   return { chains, sets, elements: nodePorts.elements };
 }
