@@ -117,6 +117,8 @@ function fieldText(family: NftFamily, field: Field): string {
     sport: 'th sport',
     dport: 'th dport',
     mark: 'meta mark',
+    originalDaddr: `ct original ${family} daddr`,
+    originalDport: 'ct original proto-dst',
   };
   return texts[field];
 }

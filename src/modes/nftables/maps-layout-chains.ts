@@ -74,7 +74,7 @@ export function rememberName(protocol: ProtocolWord, timeoutSeconds: number): st
 export function rememberChain(protocol: ProtocolWord, timeoutSeconds: number): ChainContent {
   const isProtocol: Statement = { kind: 'l4proto', protocol };
   const client: readonly Field[] = ['saddr', ...ORIGINAL_FRONTEND];
-  const connection: readonly Field[] = [...client, ...ENDPOINT];
+  const connection: readonly Field[] = ['saddr', 'originalDaddr', 'originalDport', ...ENDPOINT];
   const change = (op: 'update' | 'delete'): readonly Statement[] => {
     const timeout = op === 'update' ? { timeoutSeconds } : {};
     return [

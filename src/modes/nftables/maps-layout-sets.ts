@@ -81,10 +81,13 @@ export const STICKY_CLIENTS: SetObject = {
   comment: 'endpoints that clients are sent to',
 };
 
-/** The same as a set: whether a packet goes where it goes because its client is remembered. The packet path writes it. */
+/**
+ * The same as a set: whether a packet goes where it goes because its client is remembered. The packet path writes it. Without the
+ * protocol, since nft(8) has room for five fields in the number of a type; TCP and UDP of one port are one here.
+ */
 export const STICKY_CONNECTIONS: SetObject = {
   name: 'sticky-connections',
-  key: ['addr', ...FRONTEND, ...ENDPOINT],
+  key: ['addr', 'addr', 'inet_service', ...ENDPOINT],
   flags: ['dynamic', 'timeout'],
   size: CLIENTS_MAX,
   comment: 'clients and endpoints they are sent to',
