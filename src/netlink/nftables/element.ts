@@ -260,7 +260,12 @@ function scalarRange(type: FieldType, value: Scalar, family: NftFamily): Address
   return { first, last };
 }
 
-function concatenatedRange(types: readonly FieldType[], values: readonly Scalar[], family: NftFamily): AddressRange {
+/** First and last of all keys an element of ranges stands for. @throws {RangeError} If a field is none. */
+export function concatenatedRange(
+  types: readonly FieldType[],
+  values: readonly Scalar[],
+  family: NftFamily,
+): AddressRange {
   if (values.length !== types.length) throw wrongCount('key', values, types);
   const size = fieldsBytes(types, family);
   const first = new Uint8Array(size);
