@@ -5,7 +5,18 @@
  * @module
  */
 
-import { answered, type FlowCase, type FlowPort, NOT_CAPTURED, PODS, REFUSED, SILENT, type Source } from './flow.ts';
+import {
+  answered,
+  type Flow,
+  type FlowCase,
+  type FlowPort,
+  type Frontend,
+  NOT_CAPTURED,
+  PODS,
+  REFUSED,
+  SILENT,
+  type Source,
+} from './flow.ts';
 
 /** One port number, two protocols, each with a port of its own in the pods. */
 export const TCP_UDP: readonly FlowPort[] = [
@@ -327,7 +338,7 @@ export const policies: readonly FlowCase[] = [
         flows: [
           ...(['external IP', 'load balancer IP', 'node port'] as const).flatMap((to) => [
             { from: 'client' as const, to, want: answered(['a', 'b'], { seen: 'itself' }) },
-            { from: 'pod c' as const, to, want: answered(['a', 'b', 'c']) },
+            { from: 'pod b' as const, to, want: answered(['a', 'b', 'c']) },
             { from: 'node' as const, to, want: answered(['a', 'b', 'c'], { seen: 'node' }) },
           ]),
           { from: 'client', to: 'cluster IP', want: answered(['a', 'b', 'c'], { seen: 'node' }) },
@@ -485,6 +496,20 @@ export const loadBalancers: readonly FlowCase[] = [
   },
 ];
 
+/** Everybody reaches pods a and b at an address of the node's ports. */
+export function onNodePort(to: Frontend, more: Pick<Flow, 'otherwise'>): readonly Flow[] {
+  const tcp = (['client', 'node', 'pod c'] as const).map((from) => ({
+    from,
+    to,
+    want: answered(['a', 'b'], { seen: 'node' }),
+    ...more,
+  }));
+  return [
+    ...tcp,
+    { from: 'client', to, over: 'udp', want: answered(['a', 'b'], { port: 8081, seen: 'node' }), ...more },
+  ];
+}
+
 /** The addresses of node ports. */
 export const nodePorts: readonly FlowCase[] = [
   {
@@ -495,17 +520,12 @@ export const nodePorts: readonly FlowCase[] = [
     stages: [
       {
         endpoints: { a: 'ready', b: 'ready' },
-        flows: (['node port', 'node port, second address', 'node port, pod gateway'] as const).flatMap((to) => [
-          { from: 'client' as const, to, want: answered(['a', 'b'], { seen: 'node' }) },
-          { from: 'node' as const, to, want: answered(['a', 'b'], { seen: 'node' }) },
-          { from: 'pod c' as const, to, want: answered(['a', 'b'], { seen: 'node' }) },
-          {
-            from: 'client' as const,
-            to,
-            over: 'udp' as const,
-            want: answered(['a', 'b'], { port: 8081, seen: 'node' }),
-          },
-        ]),
+        flows: [
+          ...onNodePort('node port', {}),
+          // By default, mode nftables has them on the node's own address alone; nobody listens on the others.
+          ...onNodePort('node port, second address', { otherwise: { nftables: REFUSED } }),
+          ...onNodePort('node port, pod gateway', { otherwise: { nftables: REFUSED } }),
+        ],
       },
     ],
   },

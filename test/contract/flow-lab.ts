@@ -5,6 +5,7 @@
  */
 
 import { fileURLToPath } from 'node:url';
+import { isJsonObject, type JsonObject } from '../../src/lab/api/object.ts';
 import { createLab, type Lab } from '../../src/lab/lab.ts';
 import type { Namespace } from '../../src/lab/namespace.ts';
 import type { PodAnswer, RequestOutcome } from '../../src/lab/protocol.ts';
@@ -26,6 +27,8 @@ export interface FlowRun {
   readonly mode: ModeName;
   /** As `LabOptions.program`. */
   readonly program?: readonly [string, ...string[]];
+  /** Fields of sections of the configuration, beside those of the suite. */
+  readonly config?: Readonly<Record<string, JsonObject>>;
 }
 
 /** Addresses of the clients whose affinity is looked at. */
@@ -44,7 +47,12 @@ export async function createFlowLab(suite: Pick<FlowSuite, 'config'>, run: FlowR
     { kind: 'tcp' as const, port },
     { kind: 'udp' as const, port },
   ]);
-  const lab = await createLab({ ...run, pods: PODS.length, ports, config: suite.config });
+  const config: JsonObject = { ...suite.config };
+  for (const [section, fields] of Object.entries(run.config ?? {})) {
+    const own = config[section];
+    config[section] = isJsonObject(own) ? { ...own, ...fields } : fields;
+  }
+  const lab = await createLab({ ...run, pods: PODS.length, ports, config });
   try {
     const { node, client, topology } = lab;
     const ip = (namespace: Namespace, lines: readonly string[]) =>

@@ -8,6 +8,7 @@
  */
 
 import type { JsonObject } from '../../src/lab/api/object.ts';
+import type { ModeName } from '../../src/modes/mode.ts';
 import type { Family } from '../../src/proxier/types.ts';
 
 /** Pods a and b run on the lab's node; c and d are said to run on another one (in another zone). */
@@ -31,6 +32,10 @@ export type Source =
 /** An address a Service can be reached at; the port goes with it. */
 export type Frontend =
   | 'cluster IP'
+  /** A port the Service does not have. */
+  | 'cluster IP, unknown port'
+  /** An address for Services that none has. */
+  | 'unallocated cluster IP'
   | 'external IP'
   | 'load balancer IP'
   /** The node's port, on each kind of address a node has. */
@@ -88,6 +93,8 @@ export interface Flow {
   readonly from: Source;
   readonly to: Frontend;
   readonly want: Want;
+  /** What must come of it in modes that mean to do otherwise. */
+  readonly otherwise?: Readonly<Partial<Record<ModeName, Want>>>;
   /** 'tcp' when absent. */
   readonly over?: 'tcp' | 'udp' | 'sctp';
   /** Port of the Service; its first one over that protocol when absent. */

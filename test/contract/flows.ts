@@ -11,6 +11,7 @@ import {
   endpoints,
   loadBalancers,
   nodePorts,
+  onNodePort,
   policies,
   singleStack,
   TCP_UDP,
@@ -87,6 +88,62 @@ export const NODE_PORT_ADDRESSES: FlowSuite = {
             ]),
             { from: 'node', to: 'node port, loopback', want: REFUSED },
             { from: 'client', to: 'cluster IP', want: answered(['a']) },
+          ],
+        },
+      ],
+    },
+  ],
+};
+
+/** Every address of the node but loopback has node ports, also in modes that have them on one by default. */
+export const NODE_PORTS_EVERYWHERE: FlowSuite = {
+  name: 'nodePortAddresses of every address',
+  config: { nodePortAddresses: ['0.0.0.0/0', '::/0'], iptables: { localhostNodePorts: false } },
+  cases: [
+    {
+      name: 'a node port answers on all of them',
+      id: 43,
+      type: 'NodePort',
+      ports: TCP_UDP,
+      stages: [
+        {
+          endpoints: { a: 'ready', b: 'ready' },
+          flows: [
+            ...(['node port', 'node port, second address', 'node port, pod gateway'] as const).flatMap((to) =>
+              onNodePort(to, {}),
+            ),
+          ],
+        },
+        {
+          endpoints: {},
+          flows: (['node port', 'node port, second address', 'node port, pod gateway'] as const).flatMap((to) =>
+            EVERYWHERE.map((from) => ({ from, to, want: REFUSED })),
+          ),
+        },
+      ],
+    },
+  ],
+};
+
+/** Of nftables mode alone: what no Service has translated goes nowhere. */
+export const NOT_SERVED: FlowSuite = {
+  name: 'addresses for Services that lead nowhere',
+  config: {},
+  cases: [
+    {
+      name: 'an unknown port of a cluster IP is refused, an address that no Service has is silent',
+      id: 44,
+      type: 'NodePort',
+      stages: [
+        {
+          endpoints: { a: 'ready' },
+          flows: [
+            ...EVERYWHERE.flatMap((from) => [
+              { from, to: 'cluster IP' as const, want: answered(['a']) },
+              { from, to: 'cluster IP, unknown port' as const, want: REFUSED },
+              { from, to: 'unallocated cluster IP' as const, want: SILENT },
+            ]),
+            { from: 'node', to: 'node port, loopback', want: REFUSED },
           ],
         },
       ],

@@ -29,6 +29,8 @@ export const VIP_NETWORKS: PerFamily = { IPv4: '203.0.113.0/24', IPv6: '2001:db8
 const LOOPBACK: PerFamily = { IPv4: '127.0.0.1', IPv6: '::1' };
 
 const FAMILIES: readonly Family[] = ['IPv4', 'IPv6'];
+/** From a port of a Service to one it does not have. */
+const UNKNOWN_PORT_OFFSET = 10_000;
 const HTTP: FlowPort = { name: '', protocol: 'TCP', port: 80, targetPort: 8080 };
 
 export function portsOf(c: FlowCase): readonly FlowPort[] {
@@ -46,7 +48,10 @@ function healthCheckPortOf(c: FlowCase): number {
 /** The address of a frontend in a family. */
 function addressOfFrontend(c: FlowCase, to: Frontend, family: Family, topology: Topology): string {
   switch (to) {
+    case 'unallocated cluster IP':
+      return { IPv4: `10.43.8.${c.id}`, IPv6: `fd00:10:43::ff${c.id}` }[family];
     case 'cluster IP':
+    case 'cluster IP, unknown port':
       return { IPv4: `10.43.7.${c.id}`, IPv6: `fd00:10:43::${c.id}` }[family];
     case 'external IP':
       return { IPv4: `198.51.100.${c.id}`, IPv6: `2001:db8:e::${c.id}` }[family];
@@ -77,6 +82,7 @@ export function destination(c: FlowCase, flow: Flow, family: Family, topology: T
   const protocol = (flow.over ?? 'tcp').toUpperCase();
   const port = portsOf(c).find((p) => p.protocol === protocol && (flow.port === undefined || p.port === flow.port));
   if (port === undefined) throw new Error(`Cannot send a flow of "${c.name}": it has no port over ${protocol}`);
+  if (flow.to === 'cluster IP, unknown port') return { address, port: port.port + UNKNOWN_PORT_OFFSET };
   return { address, port: flow.to.startsWith('node port') ? nodePortOf(c, port) : port.port };
 }
 

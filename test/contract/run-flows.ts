@@ -10,6 +10,7 @@ import type { Lab, Target } from '../../src/lab/lab.ts';
 import type { RequestOutcome } from '../../src/lab/protocol.ts';
 import { decodePodAnswer } from '../../src/lab/request.ts';
 import { addressOf, withoutPrefix } from '../../src/lab/topology.ts';
+import type { ModeName } from '../../src/modes/mode.ts';
 import type { Family } from '../../src/proxier/types.ts';
 import { realClock } from '../../src/sys/clock.ts';
 import { type Endpoints, type Flow, type FlowCase, type FlowSuite, PODS, type Pod, type Source } from './flow.ts';
@@ -286,6 +287,12 @@ function objectsOf(lab: Lab, c: FlowCase, stage: number): KubeObject[] {
   return [serviceManifest(c, spec, lab.topology), ...sliceManifests(c, endpoints, lab.topology)];
 }
 
+/** The flows of a stage, each with what must come of it in a mode. */
+function flowsOf(c: FlowCase, stage: number, mode: ModeName): readonly Flow[] {
+  const flows = c.stages[stage]?.flows ?? [];
+  return flows.map((flow) => ({ ...flow, want: flow.otherwise?.[mode] ?? flow.want }));
+}
+
 /** Runs a suite in a lab of its own: each stage of all cases at once. */
 export async function runSuite(t: Test, suite: FlowSuite, run: FlowRun): Promise<void> {
   await t.test(suite.name, async (t) => {
@@ -306,7 +313,7 @@ export async function runSuite(t: Test, suite: FlowSuite, run: FlowRun): Promise
       // All packets of the stage are on their way before the first result is looked at.
       const results = cases.map((c) => ({
         c,
-        flows: (c.stages[stage]?.flows ?? []).flatMap((flow) =>
+        flows: flowsOf(c, stage, run.mode).flatMap((flow) =>
           lab.topology.families
             .filter((family) => (flow.family ?? family) === family)
             .map((family) => ({ flow, family, problems: runner.send(c, flow, family) })),
