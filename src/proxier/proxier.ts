@@ -122,9 +122,12 @@ export class Proxier {
     this.#changed(this.#deps.model.setZone(zone));
   }
 
-  /** Kept for the next sync; asks for none, since only what a mode writes beside the services depends on it. */
+  /** Only what a mode writes beside the services depends on them, so no service is dirty. */
   setServiceCIDRs(cidrs: readonly string[]): void {
+    const before = new Set(this.#serviceCIDRs);
+    if (cidrs.length === before.size && cidrs.every((cidr) => before.has(cidr))) return;
     this.#serviceCIDRs = cidrs;
+    this.#changed(true);
   }
 
   /** All Services there are have been delivered. */
