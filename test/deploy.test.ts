@@ -1,7 +1,7 @@
 /** The manifests fit the daemon: what they grant, where they probe, what they configure; and the plain files are fresh. */
 import { existsSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import * as k8s from '@kubernetes/client-node';
+import type * as k8s from '@kubernetes/client-node';
 import { pino } from 'pino';
 import t from 'tap';
 import { parse, parseAllDocuments } from 'yaml';
@@ -12,12 +12,14 @@ import { FLAGS, isFlagName } from '../src/config/flags.ts';
 import { loadConfig } from '../src/config/load.ts';
 import type { Config } from '../src/config/types.ts';
 import { Events, nodeReference } from '../src/daemon/events.ts';
+import type { ModeName } from '../src/modes/mode.ts';
 import { createMetrics } from '../src/proxier/metrics.ts';
 import { FakeClock } from '../src/sys/fake-clock.ts';
 import { version } from '../src/version.ts';
 import { inCluster } from '../src/watch/cluster.ts';
 import { parseKubeconfig } from '../src/watch/kubeconfig.ts';
 import { proxyKinds } from '../src/watch/selectors.ts';
+import { schemaErrors } from './lib/api-schema.ts';
 
 const deploy = fileURLToPath(new URL('../deploy', import.meta.url));
 const read = (path: string) => readFileSync(`${deploy}/${path}`, 'utf8');
@@ -25,8 +27,8 @@ const read = (path: string) => readFileSync(`${deploy}/${path}`, 'utf8');
 const CONFIG_DIR = '/var/lib/kube-proxy';
 const ACCOUNT_DIR = '/var/run/secrets/kubernetes.io/serviceaccount';
 
-/** The ConfigMap kube-proxy as `kubeadm init` leaves it, without the fields of other modes. */
-const kubeadmConfigMap: Readonly<Record<string, string>> = {
+/** The ConfigMap kube-proxy as `kubeadm init` leaves it, but for the mode. */
+const kubeadmConfigMap = (mode: ModeName): Readonly<Record<string, string>> => ({
   'config.conf': `apiVersion: kubeproxy.config.k8s.io/v1alpha1
 bindAddress: 0.0.0.0
 bindAddressHardFail: false
@@ -44,7 +46,7 @@ ipvs: {excludeCIDRs: null, minSyncPeriod: 0s, scheduler: "", strictARP: false, s
 kind: KubeProxyConfiguration
 logging: {flushFrequency: 0, options: {json: {infoBufferSize: "0"}, text: {infoBufferSize: "0"}}, verbosity: 0}
 metricsBindAddress: ""
-mode: ""
+mode: "${mode === 'iptables' ? '' : mode}"
 nftables: {masqueradeAll: false, masqueradeBit: null, minSyncPeriod: 0s, syncPeriod: 0s}
 nodePortAddresses: null
 oomScoreAdj: null
@@ -59,7 +61,7 @@ contexts: [{context: {cluster: default, namespace: default, user: default}, name
 current-context: default
 users: [{name: default, user: {tokenFile: ${ACCOUNT_DIR}/token}}]
 `,
-};
+});
 
 type Manifest = k8s.KubernetesObject;
 const isKind =
@@ -67,48 +69,9 @@ const isKind =
   (o: Manifest): o is T =>
     o.kind === kind;
 
-/** Objects of a file. What is no object of the API fails `unknownFields`. */
+/** Objects of a file. What is no object of the API fails `schemaErrors`. */
 function objectsOf(text: string): readonly Manifest[] {
   return parseAllDocuments(text).map((document) => document.toJS() as Manifest);
-}
-
-interface Field {
-  readonly baseName: string;
-  readonly type: string;
-}
-/** The types of the API's published schema, by name, as the client library has them. */
-const types: Readonly<Record<string, unknown>> = { ...k8s };
-
-function fieldsOf(type: string): readonly Field[] | undefined {
-  const found = types[type];
-  return typeof found === 'function' &&
-    'getAttributeTypeMap' in found &&
-    typeof found.getAttributeTypeMap === 'function'
-    ? found.getAttributeTypeMap()
-    : undefined;
-}
-
-/** Paths of fields that a type of the API does not have, or has as another type. */
-function unknownFields(value: unknown, type: string, at: string): readonly string[] {
-  const [, element] = /^Array<(.+)>$/.exec(type) ?? [];
-  if (element !== undefined) {
-    if (!Array.isArray(value)) return [`${at} is no list`];
-    return value.flatMap((item, i) => unknownFields(item, element, `${at}[${i}]`));
-  }
-  const [, of] = /^\{ \[key: string\]: (.+); \}$/.exec(type) ?? [];
-  if (of !== undefined) return Object.entries(value ?? {}).flatMap(([k, v]) => unknownFields(v, of, `${at}.${k}`));
-  const fields = fieldsOf(type);
-  if (fields === undefined) {
-    const isRight = type === 'IntOrString' ? ['string', 'number'].includes(typeof value) : typeof value === type;
-    return isRight ? [] : [`${at} is ${JSON.stringify(value)}, must be ${type}`];
-  }
-  if (typeof value !== 'object' || value === null) return [`${at} is no object`];
-  return Object.entries(value).flatMap(([name, v]) => {
-    const field = fields.find((f) => f.baseName === name);
-    return field === undefined
-      ? [`${at}.${name} is no field of ${type}`]
-      : unknownFields(v, field.type, `${at}.${name}`);
-  });
 }
 
 function theOne<T extends Manifest>(objects: readonly Manifest[], kind: string): T {
@@ -133,14 +96,48 @@ async function configOf(container: k8s.V1Container, files: Readonly<Record<strin
   return config;
 }
 
+interface Expected {
+  readonly config: { readonly mode: ModeName };
+  readonly server: string;
+  /** What a node grants to the main container, and whether one before it sets the kernel up. */
+  readonly grants: { readonly context: object; readonly hostPaths: readonly string[] };
+  readonly init: boolean;
+}
+
 const noConntrack = { maxPerCore: 0, tcpEstablishedTimeoutMs: 0, tcpCloseWaitTimeoutMs: 0 };
-const expected: Readonly<Record<string, { config: object; server: string }>> = {
-  // The arguments K3s gives to its own kube-proxy, and its API server on every node.
-  k3s: {
-    config: { detectLocal: { clusterCIDRs: ['10.42.0.0/16'] }, conntrack: noConntrack, oomScoreAdj: -997 },
-    server: 'https://127.0.0.1:6444',
+/** The arguments K3s gives to its own kube-proxy, and its API server on every node. */
+const k3s = {
+  config: { detectLocal: { clusterCIDRs: ['10.42.0.0/16'] }, conntrack: noConntrack, oomScoreAdj: -997 },
+  server: 'https://127.0.0.1:6444',
+};
+const kubeadm = {
+  config: { detectLocal: { clusterCIDRs: ['10.244.0.0/16'] } },
+  server: 'https://10.0.0.1:6443',
+};
+/** iptables refuses whoever is not root, takes the node's lock, and needs a raw socket in its legacy flavour. */
+const iptables = {
+  context: { capabilities: { drop: ['ALL'], add: ['NET_ADMIN', 'NET_RAW'] } },
+  hostPaths: ['/run/xtables.lock', '/lib/modules'],
+};
+const nftables = {
+  context: {
+    ...{ runAsNonRoot: true, runAsUser: 65532, runAsGroup: 65532 },
+    capabilities: { drop: ['ALL'], add: ['NET_ADMIN'] },
   },
-  kubeadm: { config: { detectLocal: { clusterCIDRs: ['10.244.0.0/16'] } }, server: 'https://10.0.0.1:6443' },
+  hostPaths: [],
+};
+const expected: Readonly<Record<string, Expected>> = {
+  k3s: { ...k3s, config: { ...k3s.config, mode: 'iptables' }, grants: iptables, init: true },
+  'k3s-nftables': { ...k3s, config: { ...k3s.config, mode: 'nftables' }, grants: nftables, init: false },
+  kubeadm: { ...kubeadm, config: { ...kubeadm.config, mode: 'iptables' }, grants: iptables, init: true },
+  'kubeadm-nftables': { ...kubeadm, config: { ...kubeadm.config, mode: 'nftables' }, grants: nftables, init: true },
+};
+
+/** Nothing beside these may be granted. */
+const everywhere = {
+  allowPrivilegeEscalation: false,
+  readOnlyRootFilesystem: true,
+  seccompProfile: { type: 'RuntimeDefault' },
 };
 
 t.same(allOverlays(), Object.keys(expected), 'every overlay is looked at');
@@ -149,40 +146,41 @@ for (const [overlay, want] of Object.entries(expected)) {
     const text = readFileSync(generatedPath(overlay), 'utf8');
     t.equal(text, buildOverlay(overlay), 'the plain file is what kustomize makes: run `npm run deploy`');
     const objects = objectsOf(text);
-    for (const object of objects) {
-      t.same(unknownFields(object, `V1${object.kind}`, `${object.kind}`), [], `${object.kind} is as the API has it`);
-    }
+    for (const object of objects) t.same(await schemaErrors(object), [], `${object.kind} is as the API has it`);
 
     const { spec } = theOne<k8s.V1DaemonSet>(objects, 'DaemonSet');
     const pod = spec?.template.spec;
     const [main, ...others] = pod?.containers ?? [];
-    const [init] = pod?.initContainers ?? [];
-    if (main === undefined || init === undefined || others.length > 0)
-      throw new Error('Cannot find one container, and one before it');
+    const before = pod?.initContainers ?? [];
+    if (main === undefined || others.length > 0) throw new Error('Cannot find one container');
+    t.equal(before.length, want.init ? 1 : 0);
     t.match(pod, {
       hostNetwork: true,
       priorityClassName: 'system-node-critical',
       tolerations: [{ operator: 'Exists' }],
     });
     t.equal(main.image, `switchyard:${version()}`, 'the image of this version');
-    t.equal(init.image, main.image);
 
     const source = pod?.volumes?.find((v) => v.name === 'config')?.configMap?.name;
     const configMap = objects.filter(isKind<k8s.V1ConfigMap>('ConfigMap')).find((o) => o.metadata?.name === source);
-    const files = source === 'kube-proxy' ? kubeadmConfigMap : configMap?.data;
+    const files = source === 'kube-proxy' ? kubeadmConfigMap(want.config.mode) : configMap?.data;
     if (files === undefined) throw new Error(`Cannot find the ConfigMap ${source}`);
     const config = await configOf(main, files);
-    t.match(config, { ...want.config, mode: 'iptables', hostnameOverride: 'node-a', initOnly: false });
-    t.same(await configOf(init, files), { ...config, initOnly: true }, 'init container and main one are told the same');
-    for (const { args, volumeMounts } of [main, init]) {
+    t.match(config, { ...want.config, hostnameOverride: 'node-a', initOnly: false });
+    for (const init of before) {
+      t.same(
+        await configOf(init, files),
+        { ...config, initOnly: true },
+        'init container and main one are told the same',
+      );
+      t.equal(init.image, main.image);
+      t.same(init.securityContext, { privileged: true, readOnlyRootFilesystem: true });
+    }
+    for (const { args, volumeMounts } of [main, ...before]) {
       t.ok(args?.some((arg) => arg === `--config=${CONFIG_DIR}/config.conf`));
       t.ok(
         volumeMounts?.some((m) => m.name === 'config' && m.mountPath === CONFIG_DIR),
         'the file is there',
-      );
-      t.ok(
-        volumeMounts?.some((m) => m.mountPath === '/run/xtables.lock'),
-        'the lock is the one of the node',
       );
     }
 
@@ -198,7 +196,7 @@ for (const [overlay, want] of Object.entries(expected)) {
       t.equal(probe?.httpGet?.host, host, `${path} is asked where it listens`);
     }
 
-    for (const { env } of [main, init]) {
+    for (const { env } of [main, ...before]) {
       const values = Object.fromEntries((env ?? []).map((e) => [e.name, e.value]));
       const { kubeconfig } = config.clientConnection;
       const cluster =
@@ -209,11 +207,50 @@ for (const [overlay, want] of Object.entries(expected)) {
       t.match(cluster.auth, { kind: 'token', token: { path: `${ACCOUNT_DIR}/token` } });
     }
 
-    t.match(main.securityContext, { allowPrivilegeEscalation: false, readOnlyRootFilesystem: true });
-    t.notMatch(main.securityContext, { privileged: true });
-    t.match(init.securityContext, { privileged: true, readOnlyRootFilesystem: true });
+    t.same(main.securityContext, { ...everywhere, ...want.grants.context });
+    const shared = pod?.volumes?.flatMap((v) => (v.hostPath ? [v.hostPath.path] : []));
+    t.same(shared, want.grants.hostPaths, 'what the node shares');
+    const mounted = main.volumeMounts?.some((m) => m.mountPath === '/run/xtables.lock');
+    t.equal(mounted, want.grants.hostPaths.includes('/run/xtables.lock'), 'the lock is the one of the node');
   });
 }
+
+const wrong: readonly { name: string; change: (pod: k8s.V1PodSpec) => object; says: string }[] = [
+  {
+    name: 'a misspelt field',
+    change: (pod) => ({ ...pod, hostNetwrk: true }),
+    says: '/spec/template/spec/hostNetwrk: no field of V1PodSpec',
+  },
+  {
+    name: 'a misspelt field deep in a list',
+    change: ({ containers: [main, ...others], ...pod }) => ({
+      ...pod,
+      containers: [{ ...main, securityContext: { ...main?.securityContext, readonlyRootFilesystem: true } }, ...others],
+    }),
+    says: '/spec/template/spec/containers/0/securityContext/readonlyRootFilesystem: no field of V1SecurityContext',
+  },
+  {
+    name: 'another type',
+    change: (pod) => ({ ...pod, hostNetwork: 'true' }),
+    says: '/spec/template/spec/hostNetwork: type {"type":"boolean"}',
+  },
+  {
+    name: 'nothing where something must be',
+    change: ({ containers: _, ...pod }) => pod,
+    says: '/spec/template/spec: required {"missingProperty":"containers"}',
+  },
+];
+
+t.test('the schema of the API finds', async (t) => {
+  for (const { name, change, says } of wrong) {
+    const objects = objectsOf(readFileSync(generatedPath('k3s'), 'utf8'));
+    const { spec, ...daemonSet } = theOne<k8s.V1DaemonSet>(objects, 'DaemonSet');
+    const pod = spec?.template.spec;
+    if (pod === undefined) throw new Error('Cannot find the pod');
+    const template = { ...spec?.template, spec: change(pod) };
+    t.same(await schemaErrors(Object.assign(daemonSet, { spec: { ...spec, template } })), [says], name);
+  }
+});
 
 /** Everything the daemon asks of the API server, as `group/resource verb`. */
 async function requests(): Promise<readonly string[]> {

@@ -42,24 +42,26 @@ t.test('the image', async (t) => {
 
 interface Setting {
   readonly pod: V1PodSpec;
-  readonly main: V1Container;
   readonly places: PodPlaces;
 }
 
-/** A plain file as it is applied, its ConfigMaps and an account laid out as files. */
-function readSetting(overlay: string): Setting {
+/** A plain file as it is applied, its ConfigMaps, with this mode in them, and an account laid out as files. */
+function readSetting(overlay: string, mode: ModeName): Setting {
   const objects = parseAllDocuments(readFileSync(generatedPath(overlay), 'utf8')).map((d) => d.toJS());
   const daemonSet: V1DaemonSet = objects.find((o) => o.kind === 'DaemonSet');
   const pod = daemonSet.spec?.template.spec;
-  const [main] = pod?.containers ?? [];
-  if (pod === undefined || main === undefined) throw new Error(`Cannot start ${overlay}: it has no container`);
+  if (pod === undefined) throw new Error(`Cannot start ${overlay}: its DaemonSet has no pod`);
   const account = `${dir}/account`;
   writeFiles(account, { token: TOKEN, 'ca.crt': certificates.ca, namespace: 'kube-system' });
   const configMap = (name: string) => `${dir}/${name}`;
   for (const o of objects) {
     if (o.kind !== 'ConfigMap') continue;
     const { metadata, data }: V1ConfigMap = o;
-    writeFiles(configMap(metadata?.name ?? ''), data ?? {});
+    const files = Object.entries(data ?? {}).map(([file, text]) => [
+      file,
+      text.replace(/^mode: .*$/m, `mode: ${mode}`),
+    ]);
+    writeFiles(configMap(metadata?.name ?? ''), Object.fromEntries(files));
   }
   const seccomp = JSON.parse(readFileSync(SECCOMP, 'utf8'));
   const [, ours = ''] = /^CapBnd:\s+(\S+)/m.exec(readFileSync('/proc/self/status', 'utf8')) ?? [];
@@ -67,7 +69,7 @@ function readSetting(overlay: string): Setting {
     ...{ rootfs: image.path, image: image.config, nodeName: 'k3s-node', configMap, account, seccomp },
     allCapabilities: capabilityNames(ours),
   };
-  return { pod, main, places };
+  return { pod, places };
 }
 
 function writeFiles(directory: string, files: Readonly<Record<string, string>>): void {
@@ -114,7 +116,8 @@ async function createPodLab(t: Test, setting: Setting): Promise<Lab> {
   // A new namespace may take this from the machine.
   await lab.node.ask('sysctl', [{ path: 'net/ipv4/conf/all/route_localnet', value: '0', optional: false }]);
   for (const argv of makeHostPaths(setting.pod)) await lab.node.exec.run({ argv, timeoutMs: 5_000 });
-  const endpoints = lab.topology.pods.map((pod) => ({ addresses: [addressOf(pod, 'IPv4')] }));
+  const nodeName = lab.topology.node.name;
+  const endpoints = lab.topology.pods.map((pod) => ({ addresses: [addressOf(pod, 'IPv4')], nodeName }));
   lab.apply(
     parse(`
 - {apiVersion: v1, kind: Service, metadata: {name: a, namespace: default}, spec: {type: NodePort, clusterIP: ${SERVICE.address},
@@ -153,8 +156,9 @@ async function credentials(t: Test, lab: Lab, name: string): Promise<string> {
   return `uid ${of('Uid')}, ${names.join(' ')}, no new privileges: ${of('NoNewPrivs')}, seccomp: ${of('Seccomp')}`;
 }
 
-/** Starts the pod and asks a Service in every way there is. */
-async function carries(t: Test, lab: Lab, setting: Setting, pod: V1PodSpec): Promise<string> {
+/** Starts the pod and asks a Service in every way there is, and waits until it says `until`. */
+async function carries(t: Test, lab: Lab, setting: Setting, until = /./): Promise<string> {
+  const { pod } = setting;
   writeBundles(setting, pod);
   const said = await startOf(lab);
   try {
@@ -170,6 +174,7 @@ async function carries(t: Test, lab: Lab, setting: Setting, pod: V1PodSpec): Pro
       const isRight = t.equal(outcome.kind, 'answered', `${who}: answered`);
       if (!isRight) t.comment(said());
     }
+    t.ok(await becomesTrue(() => until.test(said()), 30_000), `says ${until}`);
     const health = await lab.request(lab.node, { address: '127.0.0.1', port: 10256, timeoutMs: 2_000 });
     t.equal(health.kind, 'answered', 'healthz answers where the probes ask');
     t.notMatch(said(), /"level":"(error|fatal)"/, 'nothing goes wrong');
@@ -212,22 +217,36 @@ const noLock = (pod: V1PodSpec) =>
   }));
 
 interface Case {
+  readonly name: string;
   readonly overlay: string;
+  /** Configured, if the overlay says another. */
   readonly mode: ModeName;
   /** What there is on the node before: kubelet's chain tells the flavour. */
   readonly before?: readonly (readonly [string, ...string[]])[];
   readonly says: RegExp;
-  readonly missing: readonly Missing[];
+  /** What is said of rules that another mode left. */
+  readonly leftovers?: RegExp;
+  readonly missing?: readonly Missing[];
+  /** Less is enough. */
+  readonly lesser?: (pod: V1PodSpec) => V1PodSpec;
 }
+
+/** As another kube-proxy, or we in iptables mode, leave them. */
+const leftLegacy = [['iptables-legacy', '-t', 'nat', '-N', 'KUBE-SERVICES'] as const];
+
+const STAYS = /"level":"warn".*"ruleset":"iptables \(legacy\)".*rules of another mode stay for now/;
+const REMOVED = /"level":"info".*"ruleset":"iptables \(legacy\)".*rules of another mode removed/;
 
 const hint = (flavour: string) => [[`iptables-${flavour}`, '-t', 'mangle', '-N', 'KUBE-IPTABLES-HINT'] as const];
 
 const cases: readonly Case[] = [
   {
+    name: 'the nft flavour of iptables',
     overlay: 'k3s',
     mode: 'iptables',
     before: hint('nft'),
     says: /iptables 1\.8\.\d+ \(nft\)/,
+    lesser: without('NET_RAW'),
     missing: [
       {
         without: 'the init container',
@@ -242,6 +261,7 @@ const cases: readonly Case[] = [
     ],
   },
   {
+    name: 'the legacy flavour of iptables',
     overlay: 'k3s',
     mode: 'iptables',
     before: hint('legacy'),
@@ -256,24 +276,43 @@ const cases: readonly Case[] = [
     ],
   },
   {
+    name: 'nftables',
     overlay: 'k3s-nftables',
     mode: 'nftables',
     says: /nftables/,
     missing: [{ without: 'NET_ADMIN', change: without('NET_ADMIN'), says: /^\(ended: status 1\) .*with-net-admin/ }],
   },
+  {
+    name: 'nftables, which cannot remove rules of iptables',
+    overlay: 'k3s-nftables',
+    mode: 'nftables',
+    before: leftLegacy,
+    says: /nftables/,
+    leftovers: STAYS,
+  },
+  {
+    name: 'nftables with the grants of iptables mode, which can',
+    overlay: 'k3s',
+    mode: 'nftables',
+    before: leftLegacy,
+    says: /nftables/,
+    leftovers: REMOVED,
+  },
 ];
 
-for (const { overlay, mode, before = [], says, missing } of cases.filter((c) => BUILT_MODES.includes(c.mode))) {
-  t.test(`${overlay}, ${before.flat()[0] ?? 'nothing before'}`, async (t) => {
-    const setting = readSetting(overlay);
+for (const c of cases.filter(({ mode }) => BUILT_MODES.includes(mode))) {
+  t.test(`overlay ${c.overlay}: ${c.name}`, async (t) => {
+    const setting = readSetting(c.overlay, c.mode);
     const lab = await createPodLab(t, setting);
-    for (const argv of before) await lab.node.exec.run({ argv, timeoutMs: 5_000 });
-    for (const { without, change, says } of missing) {
+    for (const argv of c.before ?? []) await lab.node.exec.run({ argv, timeoutMs: 5_000 });
+    for (const { without, change, says } of c.missing ?? []) {
       writeBundles(setting, change(setting.pod));
       t.match(await failedStart(lab), says, `without ${without}`);
     }
-    const said = await carries(t, lab, setting, setting.pod);
-    t.match(said, says, 'chosen when it starts');
-    t.match(said, new RegExp(`"mode":"${mode}"`));
+    const said = await carries(t, lab, setting, c.leftovers);
+    t.match(said, c.says, 'chosen when it starts');
+    t.match(said, new RegExp(`"mode":"${c.mode}"`));
+    if (!c.leftovers) t.notMatch(said, /"level":"warn".*rules of another mode/, 'nobody else programs Services here');
+    if (c.lesser) await carries(t, lab, { ...setting, pod: c.lesser(setting.pod) });
   });
 }

@@ -191,7 +191,7 @@ export function containerSpec(pod: V1PodSpec, container: V1Container, places: Po
     ociVersion: '1.0.2',
     process: {
       terminal: false,
-      user: { uid, gid: context.runAsGroup ?? 0 },
+      user: { uid, gid: context.runAsGroup ?? 0, additionalGids: pod.securityContext?.supplementalGroups ?? [] },
       args: [...command, ...args].map((text) => expand(text, env)),
       env: [...image.Env, ...[...env].map(([name, value]) => `${name}=${value}`)],
       cwd: image.WorkingDir,
