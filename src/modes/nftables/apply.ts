@@ -18,7 +18,7 @@ import { TABLE } from './base-chains.ts';
 import { type Claims, itemsOf, STATIC } from './claims.ts';
 import { nftFamily } from './create.ts';
 import { type Change, creation, deltaOf } from './delta.ts';
-import { type FactsDeps, readFacts } from './facts.ts';
+import { type FactsDeps, haveServiceCIDRsChanged, readFacts } from './facts.ts';
 import { FoundTable, IncompatibleError } from './found-table.ts';
 import { FullRound, renderRefusal, type Start } from './full-round.ts';
 import type { Layout, Objects } from './layout.ts';
@@ -100,7 +100,12 @@ class NftablesDataplane implements Dataplane {
     this.#known = undefined;
     let partial: readonly Refusal[] | undefined;
     try {
-      partial = full || known === undefined ? undefined : await this.#partial(snapshot, known, signal);
+      // What names the service CIDRs is no service's, and they change next to never: worth a reading of the table.
+      const isPartial =
+        !full &&
+        known !== undefined &&
+        !haveServiceCIDRsChanged(known.facts, snapshot.serviceCIDRs, this.#options.family);
+      partial = isPartial ? await this.#partial(snapshot, known, signal) : undefined;
       const refused = partial ?? (await this.#full(snapshot, signal));
       return { full: partial === undefined, refused, refusedServices: new Set(this.#refused) };
     } catch (error) {

@@ -6,7 +6,7 @@
 
 import { cidrsOfFamily, isLoopback } from '../../proxier/addr.ts';
 import { selectNodeIPs } from '../../proxier/node-port-addresses.ts';
-import type { IPAddress } from '../../proxier/types.ts';
+import type { Family, IPAddress } from '../../proxier/types.ts';
 import type { NftablesFacts, NftablesOptions } from './options.ts';
 
 export interface FactsDeps {
@@ -37,4 +37,15 @@ export async function readFacts(
     deps.onUnknown(error, 'addresses of this node');
     return { nodeIPs: last?.nodeIPs ?? [], serviceCIDRs: cidrs };
   }
+}
+
+/** True if these facts are of other service CIDRs than there are now (of both families), in whatever order. */
+export function haveServiceCIDRsChanged(
+  facts: NftablesFacts,
+  serviceCIDRs: readonly string[],
+  family: Family,
+): boolean {
+  const before = new Set(facts.serviceCIDRs);
+  const now = new Set<string>(cidrsOfFamily(serviceCIDRs, family));
+  return before.size !== now.size || [...now].some((cidr) => !before.has(cidr));
 }

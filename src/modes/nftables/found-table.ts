@@ -18,6 +18,10 @@ export class IncompatibleError extends Error {
 }
 
 export class FoundTable {
+  /** There is one. */
+  readonly exists: boolean;
+  /** Packets meet nothing of it: no hook of the kernel leads here. */
+  readonly isIdle: boolean;
   readonly #family: NftFamily;
   /** What nobody has asked for yet. */
   readonly #chains: Map<string, { readonly base: string; readonly ruleKeys: readonly string[] }>;
@@ -33,18 +37,11 @@ export class FoundTable {
     this.#chains = new Map(
       chains.map(([name, { chain, ruleKeys }]) => [name, { base: chain ? baseText(chain.base) : '?', ruleKeys }]),
     );
+    this.isIdle = [...this.#chains.values()].every(({ base }) => base === baseText(undefined));
     this.#sets = new Map(content?.sets);
     for (const [name, elements] of content?.elements ?? []) {
       this.#elements.set(name, new Map(elements.map((element) => [elementText(element), element])));
     }
-  }
-
-  /** There is one. */
-  readonly exists: boolean;
-
-  /** True if packets meet nothing of it: no hook of the kernel leads here. */
-  get isIdle(): boolean {
-    return [...this.#chains.values()].every(({ base }) => base === baseText(undefined));
   }
 
   /**
@@ -123,8 +120,8 @@ export class FoundTable {
     return [
       elements,
       chains.map((name) => ({ owner, kind: 'emptyChain', name })),
-      chains.map((name) => ({ owner, kind: 'deleteChain', name })),
       [...this.#sets].map(([name, set]) => ({ owner, kind: 'deleteSet', set: set ?? { name } })),
+      chains.map((name) => ({ owner, kind: 'deleteChain', name })),
     ];
   }
 }

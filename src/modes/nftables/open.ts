@@ -13,7 +13,7 @@ import { layoutOf } from './layouts.ts';
 import { probeNftables, SKIP_VERSION_CHECK } from './probe.ts';
 import { TableWatch } from './table-watch.ts';
 
-/** @throws {RangeError} If the layout is none. */
+/** Opens what both families share. */
 export async function openNftables(settings: ModeSettings, deps: ModeDeps): Promise<OpenMode> {
   const layout = layoutOf(settings.nftablesLayout ?? 'chains');
   const nftables = deps.openNftables?.() ?? createNftables();

@@ -30,11 +30,11 @@ export interface OwnedCommand {
 /**
  * Puts operations in order.
  *
- *     new sets → new chains → changed and old chains emptied → rules → elements out → elements in → old chains → old sets
+ *     new sets → new chains → changed and old chains emptied → rules → elements out → elements in → old sets → old chains
  *
  * All of one transaction is in force at once, so the order matters to the kernel's checks and not to packets. Emptying comes before
  * rules because a set written in a rule has a name, which must be free; elements go before others come because ranges must not
- * overlap.
+ * overlap; sets go before chains because what is in them may lead to these.
  */
 export function commandsOf(operations: readonly Operation[]): OwnedCommand[] {
   const newSets: OwnedCommand[] = [];
@@ -84,7 +84,7 @@ export function commandsOf(operations: readonly Operation[]): OwnedCommand[] {
         break;
     }
   }
-  return [...newSets, ...newChains, ...flushed, ...rules, ...out.commands, ...into.commands, ...oldChains, ...oldSets];
+  return [...newSets, ...newChains, ...flushed, ...rules, ...out.commands, ...into.commands, ...oldSets, ...oldChains];
 }
 
 /** Elements of one set and owner that come one after the other make one command. */
