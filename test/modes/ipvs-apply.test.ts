@@ -275,6 +275,11 @@ t.test('refusals', async (t) => {
     node.ipsets.capacity = 1;
     const { refused } = await node.sync([plan('a', 1, [1]), plan('b', 2, [1])]);
     t.match(refused, [{ service: 'ns1/b', rule: /^ipset add KUBE-CLUSTER-IP 172\.30\.9\.2/, reason: /full/ }]);
+    t.match(
+      node.state().sets,
+      /add KUBE-CLUSTER-IP 172\.30\.9\.1,tcp:80\n[\s\S]*add KUBE-IPVS-IPS 172\.30\.9\.1\n/,
+      'the others are there',
+    );
     node.ipsets.capacity = 9;
     t.equal((await node.sync([plan('b', 2, [2])])).refusedServices.size, 0, 'is tried again when the service changes');
     t.same(node.state(), wantedState(node.held.values(), node.options));

@@ -6,6 +6,9 @@
 
 import { IpsetRefusedError, type Ipsets, type ListedSets } from './ipset.ts';
 
+/** Refused by the program, not by the kernel. */
+const IS_PARSING = /^(?:The set with the given name does not exist|Syntax error|Unknown argument)/;
+
 interface Held {
   readonly definition: string;
   readonly elements: Set<string>;
@@ -44,7 +47,19 @@ export class FakeIpsets implements Ipsets {
     for (const [i, command] of commands.entries()) {
       this.commands.push(command);
       const reason = this.#one(command);
-      if (reason !== undefined) throw new IpsetRefusedError(i, `ipset v7.17: Error in line ${i + 1}: ${reason}`);
+      if (reason === undefined) continue;
+      if (IS_PARSING.test(reason)) this.#forgetGathered(commands.slice(0, i));
+      throw new IpsetRefusedError(i, `ipset v7.17: Error in line ${i + 1}: ${reason}`);
+    }
+  }
+
+  /** Commands alike for one set are given to the kernel together: a line that cannot be read ends the program before it does. */
+  #forgetGathered(done: readonly string[]): void {
+    const alike = (command: string | undefined) => command?.split(' ', 2).join(' ');
+    for (const command of done.toReversed()) {
+      if (!command.startsWith('add ') || alike(command) !== alike(done.at(-1))) return;
+      const [, name = '', element = ''] = command.split(' ');
+      this.#sets.get(name)?.elements.delete(element);
     }
   }
 

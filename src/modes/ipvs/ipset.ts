@@ -16,7 +16,7 @@ export interface Ipsets {
   /**
    * Runs commands (`create`, `add`, `del`, `destroy`) in their order. To make what is there and to take away what is not is no error.
    *
-   * @throws {IpsetRefusedError} If one is refused. Those before it are done.
+   * @throws {IpsetRefusedError} If one is refused. Those behind it are not done, those in front of it perhaps.
    */
   run(commands: readonly string[], signal?: AbortSignal): Promise<void>;
 }

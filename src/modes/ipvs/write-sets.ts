@@ -54,7 +54,8 @@ export async function writeElements(
       const edit = left[error.position];
       if (rule === undefined || edit?.owner === undefined || refused.length === MAX_REFUSALS) throw error;
       refused.push({ edit, refusal: { service: edit.owner, rule: `ipset ${rule}`, reason: error.reason } });
-      left = left.slice(error.position + 1);
+      // The program gathers commands before it gives them to the kernel: those in front of the bad one may not be done either.
+      left = left.filter((one) => one !== edit);
     }
   }
   return refused;
