@@ -13,7 +13,14 @@ import { addressOf, withoutPrefix } from '../../src/lab/topology.ts';
 import type { ModeName } from '../../src/modes/mode.ts';
 import type { Family } from '../../src/proxier/types.ts';
 import { type FlowSuite, PODS, type Source } from './flow.ts';
-import { EXTERNAL_NETWORKS, SECOND_ADDRESS, STRANGER, VIP_NETWORKS } from './manifests.ts';
+import {
+  EXTERNAL_NETWORKS,
+  SECOND_ADDRESS,
+  STRANGER,
+  serviceCIDRManifest,
+  UNALLOCATED_NETWORKS,
+  VIP_NETWORKS,
+} from './manifests.ts';
 
 const SCTP_PROGRAM = fileURLToPath(new URL('./sctp.pl', import.meta.url));
 /** Served on the node itself, to see whether its own address is left alone. */
@@ -69,10 +76,17 @@ export async function createFlowLab(suite: Pick<FlowSuite, 'config'>, run: FlowR
       unlimited('ipv6/icmp/ratelimit', '0'),
     ]);
     const { families } = topology;
+    const [podD, inPodD] = [topology.pods.at(-1), lab.pods.at(-1)];
+    if (podD === undefined || inPodD === undefined) throw new Error('Cannot route to a pod: the lab has none');
+    await ip(node, [
+      ...families.map((f) => add(f, SECOND_ADDRESS[f])),
+      ...families.map((f) => `route add ${UNALLOCATED_NETWORKS[f]} via ${addressOf(podD, f)}`),
+    ]);
     await ip(
-      node,
-      families.map((f) => add(f, SECOND_ADDRESS[f])),
+      inPodD,
+      families.map((f) => `route add local ${UNALLOCATED_NETWORKS[f]} dev lo`),
     );
+    lab.apply([serviceCIDRManifest(topology)]);
     await ip(client, [
       ...families.flatMap((f) => [STRANGER[f], ...clientAddresses(f)].map((address) => add(f, address))),
       ...families.flatMap((f) =>

@@ -26,6 +26,8 @@ export const STRANGER: PerFamily = { IPv4: '192.168.1.51', IPv6: 'fd00:192:168:1
 /** Networks that the client routes to the node. */
 export const EXTERNAL_NETWORKS: PerFamily = { IPv4: '198.51.100.0/24', IPv6: '2001:db8:e::/64' };
 export const VIP_NETWORKS: PerFamily = { IPv4: '203.0.113.0/24', IPv6: '2001:db8:b::/64' };
+/** Of the addresses for Services, those that none has. Whoever gets through to them is refused by pod d. */
+export const UNALLOCATED_NETWORKS: PerFamily = { IPv4: '10.43.8.0/24', IPv6: 'fd00:10:43::ff00/120' };
 const LOOPBACK: PerFamily = { IPv4: '127.0.0.1', IPv6: '::1' };
 
 const FAMILIES: readonly Family[] = ['IPv4', 'IPv6'];
@@ -84,6 +86,16 @@ export function destination(c: FlowCase, flow: Flow, family: Family, topology: T
   if (port === undefined) throw new Error(`Cannot send a flow of "${c.name}": it has no port over ${protocol}`);
   if (flow.to === 'cluster IP, unknown port') return { address, port: port.port + UNKNOWN_PORT_OFFSET };
   return { address, port: flow.to.startsWith('node port') ? nodePortOf(c, port) : port.port };
+}
+
+/** As a cluster has it from its start. */
+export function serviceCIDRManifest(topology: Topology): KubeObject {
+  return {
+    apiVersion: 'networking.k8s.io/v1',
+    kind: 'ServiceCIDR',
+    metadata: { name: 'kubernetes' },
+    spec: { cidrs: FAMILIES.map((family) => topology.serviceCIDR[family]) },
+  };
 }
 
 export function serviceManifest(c: FlowCase, spec: JsonObject, topology: Topology): KubeObject {

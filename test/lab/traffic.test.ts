@@ -12,6 +12,8 @@ import {
   MASQUERADE_ALL,
   NO_LOCAL_DETECTION,
   NODE_PORT_ADDRESSES,
+  NODE_PORTS_EVERYWHERE,
+  NOT_SERVED,
   SCTP,
 } from '../contract/flows.ts';
 import { runSuite } from '../contract/run-flows.ts';
@@ -22,7 +24,7 @@ if (process.getuid?.() !== 0) {
 }
 
 // Run alone, a file of tap has 30 s.
-t.setTimeout(300_000);
+t.setTimeout(600_000);
 
 const SWITCHYARD = fileURLToPath(new URL('../../bin/switchyard', import.meta.url));
 
@@ -30,10 +32,11 @@ function service(name: string, spec: JsonObject): KubeObject {
   return { apiVersion: 'v1', kind: 'Service', metadata: { name, namespace: 'default' }, spec };
 }
 
+/** For every mode. */
 const SUITES = [
   MAIN,
-  LOCALHOST_NODE_PORTS,
   NODE_PORT_ADDRESSES,
+  NODE_PORTS_EVERYWHERE,
   MASQUERADE_ALL,
   NO_LOCAL_DETECTION,
   AFFINITY_TIMEOUT,
@@ -41,7 +44,7 @@ const SUITES = [
 ];
 
 t.test('iptables', async (t) => {
-  for (const suite of SUITES) await runSuite(t, suite, { mode: 'iptables' });
+  for (const suite of [...SUITES, LOCALHOST_NODE_PORTS]) await runSuite(t, suite, { mode: 'iptables' });
 
   t.test('Services without an address of their own add no rule', async (t) => {
     await using lab = await createFlowLab({ config: {} }, { mode: 'iptables' });
@@ -65,4 +68,8 @@ t.test('iptables', async (t) => {
 
 t.test('iptables, legacy', async (t) => {
   await runSuite(t, CORE, { mode: 'iptables', program: [SWITCHYARD, 'run', '--iptables-flavour', 'legacy'] });
+});
+
+t.test('nftables', async (t) => {
+  for (const suite of [...SUITES, NOT_SERVED]) await runSuite(t, suite, { mode: 'nftables' });
 });
