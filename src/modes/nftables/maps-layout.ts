@@ -35,6 +35,7 @@ function renderService(plan: ServicePlan, options: NftablesOptions): Objects {
   return renderer.objects();
 }
 
+/** Those that packets to a frontend may be sent to; one may be empty. */
 type Lists = Readonly<Partial<Record<EndpointList, readonly Endpoint[]>>>;
 
 /** What one frontend has. Everything in it is of one service port. */
@@ -111,8 +112,8 @@ class ServiceRenderer {
     const wantsCluster = internal === undefined || internal === 'cluster';
     const wantsLocal = internal === undefined ? port.externalPolicyLocal : internal === 'local';
     const lists: Lists = {
-      ...(wantsCluster && clusterEndpoints.length > 0 ? { cluster: clusterEndpoints } : {}),
-      ...(wantsLocal && localEndpoints.length > 0 ? { local: localEndpoints } : {}),
+      ...(wantsCluster ? { cluster: clusterEndpoints } : {}),
+      ...(wantsLocal ? { local: localEndpoints } : {}),
     };
     this.#frontends.set(`${sets.frontends.name} ${key.join(' . ')}`, { sets, key, port, lists, internal });
   }
@@ -126,8 +127,13 @@ class ServiceRenderer {
       ['local', local],
     ] as const) {
       if (endpoints === undefined) continue;
-      const pick = gotoChain(this.#picker(list, endpoints.length, port.affinitySeconds !== undefined));
-      lead(internal === undefined ? sets.picks[list] : sets.frontends, pick);
+      if (endpoints.length > 0) {
+        const pick = gotoChain(this.#picker(list, endpoints.length, port.affinitySeconds !== undefined));
+        lead(internal === undefined ? sets.picks[list] : sets.frontends, pick);
+      } else if (internal === undefined) {
+        // Where this service has nobody, another one that claims the frontend must not answer.
+        lead(sets.picks[list], { kind: 'return' });
+      }
       for (const [i, { ip, port }] of endpoints.entries()) {
         this.#element(sets.endpoints[list], { key: [...key, i], data: [ip, port] });
       }
