@@ -8,6 +8,7 @@
  */
 
 import type { Session } from 'node:inspector/promises';
+import { getHeapStatistics } from 'node:v8';
 import type { Clock } from '../sys/clock.ts';
 import { onThisNode } from './debug.ts';
 import { type Answer, type Answerer, textAnswer } from './http.ts';
@@ -24,7 +25,7 @@ const INDEX = `/debug/pprof/
 cmdline  arguments of the process, with a zero byte between two
 profile  ?seconds=${CPU_SECONDS} CPU profile, as .cpuprofile (V8's JSON)
 heap     ?seconds=${HEAP_SECONDS}&gc=1 what was allocated in this time and is still there, as .heapprofile (V8's JSON);
-         gc=1 collects garbage before; seconds=0 does only that
+         gc=1 collects garbage before; seconds=0 says only how large the heap is
 allocs   ?seconds=${HEAP_SECONDS} what was allocated in this time, also what is gone again
 `;
 
@@ -96,6 +97,7 @@ export function profileRoutes(deps: ProfileDeps, signal: AbortSignal): Readonly<
     // Two sessions would share V8's one profiler, and the first to end would take it from the other.
     if (isBusy) return textAnswer(409, 'Cannot profile: a profile is being taken, must wait for it\n');
     if (query.get('gc') === '1') deps.releaseMemory();
+    if (seconds === 0) return profileAnswer('heap.json', getHeapStatistics());
     isBusy = true;
     // Loaded when it is asked for: it costs memory that no other path needs.
     const { Session } = await import('node:inspector/promises');
