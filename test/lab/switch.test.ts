@@ -41,7 +41,7 @@ const PLACES = {
   'iptables, nft': (lab: Lab) => iptablesLeft(lab, 'nft'),
   'iptables, legacy': (lab: Lab) => iptablesLeft(lab, 'legacy'),
   nftables: async (lab: Lab) =>
-    (await run(lab, 'nft', 'list', 'tables'))
+    (await run(lab, 'nft', '--terse', 'list', 'tables'))
       .split('\n')
       .filter((line) => line.endsWith(' kube-proxy'))
       .join('\n'),
@@ -97,9 +97,9 @@ function everyOrderedPair(count: number): readonly (readonly [number, number])[]
   return tour.slice(1).map((to, i) => [tour[i] ?? 0, to]);
 }
 
-/** All rules of a place. */
+/** All rules of a place; of nftables without elements, of which nft 1.0.6 cannot list all. */
 async function dumpOf(lab: Lab, place: keyof typeof PLACES): Promise<string> {
-  if (place === 'nftables') return await run(lab, 'nft', 'list', 'ruleset');
+  if (place === 'nftables') return await run(lab, 'nft', '--terse', 'list', 'ruleset');
   return await run(lab, `iptables-${place.endsWith('legacy') ? 'legacy' : 'nft'}-save`);
 }
 
@@ -120,6 +120,10 @@ class Operator {
   get proxy(): ProxyProcess {
     if (this.#proxy === undefined) throw new Error('Cannot ask the proxy: none was started');
     return this.#proxy;
+  }
+
+  async stop(): Promise<void> {
+    await this.#proxy?.stop();
   }
 
   /** Writes the configuration and makes a process of it. One that runs ends: its file has changed. */
@@ -190,19 +194,20 @@ function stepsOf(packaged: string): readonly Step[] {
     if (visited.has(then)) return;
     visited.add(then);
     const step = (name: string, act: Step['act']) => steps.push({ name: `${then.name}: ${name}`, then, act });
-    step('restarted', async (operator) => {
-      await operator.proxy.stop();
-      await operator.start(then);
-    });
     step('killed and started', async (operator) => {
       await operator.proxy.kill();
       await operator.start(then);
     });
+    if (visited.size > 1) return;
+    step('restarted', async (operator) => {
+      await operator.stop();
+      await operator.start(then);
+    });
     step('upgraded, with a gap', async (operator) => {
-      await operator.proxy.stop();
+      await operator.stop();
       await operator.start(then, packaged);
     });
-    if (visited.size === 1) step('upgraded, side by side', (operator) => operator.overlap(then, packaged));
+    step('upgraded, side by side', (operator) => operator.overlap(then, packaged));
   };
   const [first] = VARIANTS;
   if (first !== undefined) visit(first);
@@ -275,14 +280,18 @@ const PREDECESSORS: readonly {
   { name: 'nftables', place: 'nftables', load: (lab, recorded) => recorded.loadNftables(lab) },
 ];
 
-for (const scenario of ['everything-at-once', 'dual-stack']) {
+for (const { scenario, predecessors } of [
+  { scenario: 'everything-at-once', predecessors: PREDECESSORS },
+  // Both flavours were met above.
+  { scenario: 'dual-stack', predecessors: PREDECESSORS.filter(({ place }) => place !== 'iptables, legacy') },
+]) {
   t.test(`the node of a kube-proxy is taken over: ${scenario}`, async (t) => {
     const recorded = new RecordedNode(scenario);
     const ports = RECORDED_PORTS.map((port) => ({ kind: 'tcp' as const, port }));
     await using lab = await createLab({ pods: 2, ports, startProxy: false });
     await recorded.furnish(lab);
     const options = { everyMs: EVERY_MS, targets: recorded.targets(lab) };
-    for (const before of PREDECESSORS) {
+    for (const before of predecessors) {
       for (const then of VARIANTS) {
         await t.test(`${before.name} by ${then.name}`, async (t) => {
           await run(lab, SOURCES, 'cleanup');
@@ -290,13 +299,16 @@ for (const scenario of ['everything-at-once', 'dual-stack']) {
           const hadStale = recorded.hasStale(await dumpOf(lab, before.place));
           const traffic = await startTraffic(lab.client, options);
           const operator = new Operator(lab, recorded.proxy);
-          await operator.start(then);
-          await operator.leavesNothingElse(t, then);
-          assertUnnoticed(t, 'client', options, await traffic.stop());
+          t.teardown(() => operator.stop());
+          try {
+            await operator.start(then);
+            await operator.leavesNothingElse(t, then);
+          } finally {
+            assertUnnoticed(t, 'client', options, await traffic.stop());
+          }
           const dump = await dumpOf(lab, then.place);
           t.equal(hadStale, scenario === 'everything-at-once');
           t.notOk(recorded.hasStale(dump), 'rules of services that are gone have gone');
-          await operator.proxy.stop();
         });
       }
     }

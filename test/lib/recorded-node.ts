@@ -122,6 +122,6 @@ export class RecordedNode {
 
   /** True if a dump has rules of a service that is not among the objects. */
   hasStale(dump: string): boolean {
-    return new RegExp(`\\b${GONE.clusterIP.replaceAll('.', '\\.')}(?!\\d)`).test(dump);
+    return new RegExp(`\\b${GONE.clusterIP.replaceAll('.', '\\.')}(?!\\d)|default/${GONE.name}/`).test(dump);
   }
 }
