@@ -11,6 +11,7 @@ import type { Layout } from '../../src/modes/nftables/layout.ts';
 import { LAYOUTS as LAYOUT_BY_NAME } from '../../src/modes/nftables/layouts.ts';
 import { servicePortNames } from '../../src/modes/nftables/names.ts';
 import { probeNftables } from '../../src/modes/nftables/probe.ts';
+import { blame } from '../../src/modes/nftables/refusal.ts';
 import { TableWatch } from '../../src/modes/nftables/table-watch.ts';
 import { NetlinkError } from '../../src/netlink/error.ts';
 import { FakeNfacct } from '../../src/netlink/fake-nfacct.ts';
@@ -655,4 +656,57 @@ t.test('openMode() opens it without a program, and cleans up', async (t) => {
   t.match(denied.support, { IPv4: { message: /EPERM/ }, IPv6: { message: /EPERM/ } });
   t.throws(() => denied.createDataplane({ ...makeNftOptions(), localhostNodePorts: false }), /EPERM/);
   t.equal((await openMode({ ...settings, nftablesLayout: 'chains' }, deps)).mode, 'nftables');
+});
+
+t.test('blame() takes the word of the kernel, with care', async (t) => {
+  const command: Command = { verb: 'add', object: 'chain', chain: { name: 'c' } };
+  const owned = ['ns/a', 'ns/b', '', 'ns/a'].map((owner) => ({ owner: owner as ObjectKey, command }));
+  const rows: readonly { name: string; refused: readonly [number, string][]; services: string[]; unclear: boolean }[] =
+    [
+      { name: 'one', refused: [[1, 'ERANGE']], services: ['ns/b'], unclear: false },
+      {
+        name: 'one, twice',
+        refused: [
+          [0, 'ERANGE'],
+          [3, 'EINVAL'],
+        ],
+        services: ['ns/a'],
+        unclear: false,
+      },
+      {
+        name: 'two',
+        refused: [
+          [0, 'ERANGE'],
+          [1, 'EINVAL'],
+        ],
+        services: ['ns/a', 'ns/b'],
+        unclear: false,
+      },
+      {
+        name: 'one that infects',
+        refused: [
+          [1, 'EOPNOTSUPP'],
+          [2, 'EOPNOTSUPP'],
+          [3, 'EOPNOTSUPP'],
+        ],
+        services: ['ns/b'],
+        unclear: false,
+      },
+      { name: 'perhaps a race', refused: [[1, 'ENOENT']], services: ['ns/b'], unclear: true },
+      { name: 'nobody', refused: [[2, 'EINVAL']], services: [], unclear: true },
+      { name: 'no command of ours', refused: [[4, 'EINVAL']], services: [], unclear: true },
+    ];
+  for (const { name, refused, services, unclear } of rows) {
+    const found = blame(
+      owned,
+      refused.map(([index, errno]) => ({ transaction: 0, command: index, errno })),
+      { family: 'ip', table: TABLE },
+    );
+    t.same(
+      found.refusals.map(({ service }) => service),
+      services,
+      name,
+    );
+    t.equal(found.unclear !== undefined, unclear, name);
+  }
 });

@@ -15,6 +15,12 @@ import type { OwnedCommand } from './operations.ts';
 /** Answers that come as well when the table is not what it was taken for. */
 const MAY_BE_A_RACE: ReadonlySet<string> = new Set(['ENOENT', 'EEXIST', 'EBUSY']);
 
+/**
+ * Answers of a check of everything that can be reached: once one command has made something reachable that may not be, later ones
+ * that are innocent get them, too.
+ */
+const IS_CONTAGIOUS: ReadonlySet<string> = new Set(['EOPNOTSUPP', 'EMLINK', 'ELOOP']);
+
 export interface Blame {
   /** One for each service at fault. */
   readonly refusals: readonly Refusal[];
@@ -30,7 +36,8 @@ export function blame(
 ): Blame {
   const refusals = new Map<ObjectKey, Refusal>();
   let unclear: string | undefined;
-  for (const { command: index, errno, message } of refused) {
+  for (const [i, { command: index, errno, message }] of refused.entries()) {
+    if (i > 0 && IS_CONTAGIOUS.has(errno)) continue;
     const found = commands[index];
     const reason = message === undefined ? errno : `${errno}: ${message}`;
     const rule = found === undefined ? 'the whole transaction' : describeCommand(found.command, place);
