@@ -7,17 +7,18 @@
 import type { Config } from '../config/types.ts';
 import { type ModeDeps, openMode } from '../modes/index.ts';
 import { readNodeAddresses } from '../modes/node-addresses.ts';
-import { type Ruleset, realRulesets } from '../modes/rulesets.ts';
+import { type OtherFlavourUsers, type Ruleset, realOtherFlavourUsers, realRulesets } from '../modes/rulesets.ts';
 import { type Conntrack, createConntrack } from '../netlink/conntrack.ts';
 import { createNfacct } from '../netlink/nfacct.ts';
 import type { Log } from '../proxier/proxier.ts';
 import type { IPAddress } from '../proxier/types.ts';
 import { type Clock, realClock } from '../sys/clock.ts';
 import { type Exec, realExec } from '../sys/exec.ts';
+import { type Listeners, realListeners } from '../sys/listeners.ts';
 import { releaseMemory } from '../sys/memory.ts';
 import { setOomScore } from '../sys/oom.ts';
 import { realSysctl, type Sysctl } from '../sys/proc.ts';
-import { realProcesses } from '../sys/processes.ts';
+import { type Processes, realCapabilities, realProcesses } from '../sys/processes.ts';
 import { type ClusterAccess, openCluster } from './cluster.ts';
 import { type ConntrackHashSize, realHashSize } from './conntrack-sysctls.ts';
 import { hasIPv6 } from './families.ts';
@@ -37,6 +38,11 @@ export interface Effects {
   readonly setVerbosity?: (verbosity: number) => void;
   readonly openCluster: (config: Config, clock: Clock) => Promise<ClusterAccess>;
   readonly openMode: typeof openMode;
+  readonly processes: Processes;
+  readonly listeners: Listeners;
+  /** Effective capabilities of this process as bits; undefined if they cannot be read. */
+  readonly capabilities: () => bigint | undefined;
+  readonly otherFlavourUsers: OtherFlavourUsers;
   /** What a proxy of any mode may have left in the kernel. */
   readonly rulesets: readonly Ruleset[];
   /** All addresses of all interfaces, both families. */
@@ -59,6 +65,10 @@ export function completeEffects(deps: DaemonDeps): Effects {
     releaseMemory,
     openCluster,
     openMode,
+    processes: realProcesses,
+    listeners: realListeners,
+    capabilities: realCapabilities,
+    otherFlavourUsers: realOtherFlavourUsers,
     rulesets: realRulesets(),
     nodeAddresses: readNodeAddresses,
     ...deps,

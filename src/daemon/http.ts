@@ -11,6 +11,7 @@ import { isUnspecified, parseIP } from '../proxier/addr.ts';
 import type { Log } from '../proxier/proxier.ts';
 import type { Clock } from '../sys/clock.ts';
 import { http } from '../sys/http.ts';
+import type { Listener, Listeners } from '../sys/listeners.ts';
 
 /** Time between two tries to listen. */
 export const LISTEN_RETRY_MS = 5_000;
@@ -110,6 +111,17 @@ export interface HttpOptions {
   readonly onListening?: (address: AddressInfo) => void;
 }
 
+const isTaken = (error: unknown) => error instanceof Error && 'code' in error && error.code === 'EADDRINUSE';
+
+/** Who has the port, for the log; nothing if that cannot be found out. */
+function describeRival(by: Listener | undefined): Readonly<Record<string, string>> {
+  if (by === undefined) return {};
+  return {
+    takenBy: by.pid === undefined ? 'a process that cannot be seen from here' : `${by.program} (process ${by.pid})`,
+    todo: "if it is another proxy, stop it: two on one node undo each other's work",
+  };
+}
+
 /**
  * Serves until `signal` aborts.
  *
@@ -117,10 +129,11 @@ export interface HttpOptions {
  */
 export async function serveHttp(
   options: HttpOptions,
-  { clock, log }: { readonly clock: Clock; readonly log: Log },
+  { clock, log, listeners }: { readonly clock: Clock; readonly log: Log; readonly listeners?: Listeners },
   signal: AbortSignal,
 ): Promise<void> {
   const { name, address, answer, hardFail, onListening } = options;
+  let toldWhy = '';
   while (!signal.aborted) {
     const server = http.createServer(listener(answer, log));
     try {
@@ -136,7 +149,14 @@ export async function serveHttp(
       const why = cause instanceof Error ? cause.message : String(cause);
       const error = new Error(`Cannot serve ${name} on "${address}": ${why}`, { cause });
       if (hardFail) throw error;
-      log.error({ server: name, err: error, retryMs: LISTEN_RETRY_MS }, 'not listening, will be tried again');
+      // A port that stays taken is told once.
+      const level = why === toldWhy ? 'debug' : 'error';
+      toldWhy = why;
+      const rival = isTaken(cause) ? describeRival(listeners?.on(Number(splitHostPort(address)?.port))) : {};
+      log[level](
+        { server: name, err: error, ...rival, retryMs: LISTEN_RETRY_MS },
+        'not listening, will be tried again',
+      );
       await clock.sleep(LISTEN_RETRY_MS, signal);
     } finally {
       server.close();

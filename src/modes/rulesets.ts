@@ -15,6 +15,7 @@ import { type Exec, realExec } from '../sys/exec.ts';
 import { type LegacyTables, realLegacyTables } from '../sys/legacy-tables.ts';
 import { removeRules } from './iptables/cleanup.ts';
 import { CANARY, EXTERNAL_SERVICES, FORWARD, NODEPORTS, PROXY_FIREWALL, SERVICES } from './iptables/names.ts';
+import { usersOfOtherFlavour } from './iptables/other-flavour.ts';
 import { probeFamily } from './iptables/probe.ts';
 import type { AnyTable, Flavour } from './iptables/tools.ts';
 import type { ModeName } from './mode.ts';
@@ -75,6 +76,13 @@ export function realRulesets(): readonly Ruleset[] {
   const [nft, legacyTables] = [createNftObjects(), realLegacyTables];
   return createRulesets({ exec: realExec, clock: realClock, nft, legacyTables });
 }
+
+/** Who writes rules in the other flavour of iptables; see `usersOfOtherFlavour`. */
+export type OtherFlavourUsers = (own: Flavour) => Promise<readonly string[]>;
+
+/** Of the kernel, in this network namespace. */
+export const realOtherFlavourUsers: OtherFlavourUsers = (own) =>
+  usersOfOtherFlavour(own, { exec: realExec, nft: createNftObjects(), legacyTables: realLegacyTables });
 
 /** All rulesets there can be. */
 export function createRulesets(deps: RulesetDeps): readonly Ruleset[] {

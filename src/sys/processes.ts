@@ -36,3 +36,9 @@ export const realProcesses: Processes = {
       });
   },
 };
+
+/** Effective capabilities of this process, bit by bit as capabilities(7) numbers them; undefined if they cannot be read. */
+export function realCapabilities(): bigint | undefined {
+  const [, hex] = /^CapEff:\s+([0-9a-f]+)$/m.exec(look(() => readFileSync('/proc/self/status', 'latin1')) ?? '') ?? [];
+  return hex === undefined ? undefined : BigInt(`0x${hex}`);
+}
