@@ -14,7 +14,7 @@ import { cpus, hostname } from 'node:os';
 import { featureStates } from './config/feature-gates.ts';
 import type { Config } from './config/types.ts';
 import { checkFamilies } from './daemon/checks.ts';
-import { type ClusterAccess, logStatus } from './daemon/cluster.ts';
+import type { ClusterAccess } from './daemon/cluster.ts';
 import { setConntrackSysctls } from './daemon/conntrack-sysctls.ts';
 import { completeEffects, type DaemonDeps, type Effects, modeDeps } from './daemon/effects.ts';
 import { Events, nodeReference } from './daemon/events.ts';
@@ -22,16 +22,18 @@ import { servedFamilies } from './daemon/families.ts';
 import { modeMetrics, modeSettings } from './daemon/kernel.ts';
 import { removeLeftovers } from './daemon/leftovers.ts';
 import { chooseNodeIPs, IPS_TIMEOUT_MS, type NodeFacts, NodeWatch, nodePortCidrs } from './daemon/node.ts';
+import { checkClock, checkNode } from './daemon/node-checks.ts';
 import { createDataplane, createProxier, type Start } from './daemon/proxiers.ts';
 import { startServers } from './daemon/servers.ts';
+import { StatusLog } from './daemon/status-log.ts';
 import { Tasks } from './daemon/tasks.ts';
 import type { Dataplane } from './modes/mode.ts';
 import { createFanOut } from './proxier/fan-out.ts';
 import { ProxyHealth } from './proxier/health.ts';
 import { createMetrics } from './proxier/metrics.ts';
 import type { Proxier } from './proxier/proxier.ts';
-import type { WatchEvent } from './proxier/types.ts';
-import { version } from './version.ts';
+import { FAMILIES, type WatchEvent } from './proxier/types.ts';
+import { kubernetesBuild, version } from './version.ts';
 
 /**
  * Runs until `signal` aborts; every rule stays in the kernel then.
@@ -46,7 +48,9 @@ export async function runDaemon(config: Config, deps: DaemonDeps, signal: AbortS
   const cluster = await effects.openCluster(config, effects.clock);
   const tasks = new Tasks(signal);
   try {
-    const node = await learnNode(config, effects, cluster, tasks);
+    const status = new StatusLog({ log: effects.log, clock: effects.clock, requests: () => cluster.requests() });
+    tasks.start((signal) => status.run(signal));
+    const node = await learnNode(config, effects, { cluster, status }, tasks);
     if (tasks.signal.aborted) return await tasks.end();
     const { start, dataplanes } = await prepare(config, effects, { cluster, node, signal: tasks.signal });
     if (tasks.signal.aborted) return await tasks.end();
@@ -63,7 +67,7 @@ export async function runDaemon(config: Config, deps: DaemonDeps, signal: AbortS
         signal,
       );
     });
-    await run(start, proxiers, cluster, tasks);
+    await run(start, proxiers, { cluster, status }, tasks);
     await tasks.end();
   } finally {
     await tasks.stop();
@@ -84,8 +88,19 @@ async function cleanUp({ rulesets, log }: Effects, signal: AbortSignal): Promise
   }
 }
 
+/** Where objects come from, and who tells how that is going. */
+interface Watching {
+  readonly cluster: ClusterAccess;
+  readonly status: StatusLog;
+}
+
 /** Starts the watch of this node and waits for what the start needs of it. */
-async function learnNode(config: Config, effects: Effects, cluster: ClusterAccess, tasks: Tasks): Promise<NodeFacts> {
+async function learnNode(
+  config: Config,
+  effects: Effects,
+  { cluster, status }: Watching,
+  tasks: Tasks,
+): Promise<NodeFacts> {
   const { log, clock } = effects;
   const name = (config.hostnameOverride || hostname()).trim().toLowerCase();
   if (name === '') throw new Error('Cannot name this node: the host has no name, set hostnameOverride');
@@ -101,7 +116,7 @@ async function learnNode(config: Config, effects: Effects, cluster: ClusterAcces
           for (const listener of listeners) listener(event);
         },
         onInvalid: ({ field, message }) => log.warn({ node: name, field, message }, 'this node does not decode'),
-        onStatus: logStatus(log),
+        onStatus: status.told,
       },
       signal,
     ),
@@ -128,6 +143,7 @@ async function prepare(
   setConntrackSysctls(config.conntrack, cpus().length, effects);
   // The mode asks for metrics when it makes a dataplane, which is after both exist.
   const deps = modeDeps(effects, (family) => modeMetrics(metrics, family));
+  for (const warning of checkClock(cluster.clockSkewMs?.(), clock.now())) log.warn(warning);
   const mode = await effects.openMode(modeSettings(config), deps, signal);
   const metrics = createMetrics({
     version: version(),
@@ -135,8 +151,12 @@ async function prepare(
     features: featureStates(config.featureGates),
     packets: mode.packets,
     requests: () => cluster.requests(),
+    kubernetes: kubernetesBuild(),
     processMetrics: true,
   });
+  cluster.onRequest?.(({ method, host }, seconds) => metrics.requestDuration.observe({ verb: method, host }, seconds));
+  const reachable = FAMILIES.filter((family) => mode.support[family] === undefined);
+  for (const warning of await checkNode(effects, { mode, families: reachable })) log.warn(warning);
   const families = servedFamilies(mode.support, node.ips.primary, effects.hasIPv6);
   const nodePortTexts = nodePortCidrs(config.nodePortAddresses, node.ips);
   const { warnings, errors } = checkFamilies({
@@ -164,7 +184,12 @@ async function prepare(
 }
 
 /** Starts events, servers, proxiers and watch, in this order. */
-async function run(start: Start, proxiers: readonly Proxier[], cluster: ClusterAccess, tasks: Tasks): Promise<void> {
+async function run(
+  start: Start,
+  proxiers: readonly Proxier[],
+  { cluster, status }: Watching,
+  tasks: Tasks,
+): Promise<void> {
   const { config, effects, node, metrics, health, events } = start;
   const { log } = effects;
   await effects.setOomScore(config.oomScoreAdj).catch((error: unknown) => {
@@ -192,7 +217,7 @@ async function run(start: Start, proxiers: readonly Proxier[], cluster: ClusterA
           metrics.invalidObjects.inc({ kind });
           log.warn({ kind, key, field, message }, 'object left out');
         },
-        onStatus: logStatus(log),
+        onStatus: status.told,
       },
       signal,
     ),

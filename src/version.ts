@@ -45,3 +45,21 @@ const GO_ARCH: Readonly<Record<string, string>> = { x64: 'amd64', ia32: '386' };
 export function userAgent(): string {
   return `switchyard/${version()} (${process.platform}/${GO_ARCH[process.arch] ?? process.arch})`;
 }
+
+/**
+ * The labels of `kubernetes_build_info`: the release stood in for, with our version as its build. What only a Go build
+ * has is empty.
+ */
+export function kubernetesBuild() {
+  return {
+    major: '1',
+    minor: String(KUBERNETES_MINOR),
+    git_version: `v1.${KUBERNETES_MINOR}.0+switchyard.${version()}`,
+    git_commit: '',
+    git_tree_state: '',
+    build_date: '',
+    go_version: '',
+    compiler: `node${process.versions.node}`,
+    platform: `${process.platform}/${GO_ARCH[process.arch] ?? process.arch}`,
+  };
+}

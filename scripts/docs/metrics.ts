@@ -17,6 +17,7 @@ const NOTES: Readonly<Record<string, string>> = {
   kubeproxy_sync_proxy_rules_iptables_restore_failures_total: 'one for each restore that fails; a sync may try several',
   kubeproxy_sync_proxy_rules_no_local_endpoints_total: '`traffic_policy` is `internal` or `external`; counts ports',
   kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds: 'later than the last sync: something waits',
+  rest_client_request_duration_seconds: 'until the answer begins; watches too',
   kubernetes_feature_enabled: 'see the [gates](cli.md#feature-gates)',
 };
 

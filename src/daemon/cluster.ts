@@ -7,7 +7,6 @@
 import { Readable } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import type { Config } from '../config/types.ts';
-import type { Log } from '../proxier/proxier.ts';
 import type { Clock } from '../sys/clock.ts';
 import { version } from '../version.ts';
 import { statusOf } from '../watch/api-error.ts';
@@ -21,11 +20,10 @@ import {
   nodeNamed,
   type RequestCount,
   RequestCounts,
+  type RequestListener,
   SERVICE_CIDRS,
   SERVICES,
   type Source,
-  type SourceHandlers,
-  type SourceStatus,
   type WatchedKind,
 } from '../watch/source.ts';
 import type { EventApi } from './events.ts';
@@ -39,6 +37,10 @@ export interface ClusterAccess {
   readonly events: EventApi;
   /** Requests so far. */
   requests(): readonly RequestCount[];
+  /** Time of the API server less our own, in milliseconds, to the second; undefined while it has not said. */
+  clockSkewMs?(): number | undefined;
+  /** Tells the only listener about each request, also those that were made before. */
+  onRequest?(listener: RequestListener): void;
   close(): void;
 }
 
@@ -53,7 +55,16 @@ export async function openCluster(config: Config, clock: Clock): Promise<Cluster
   const cluster = await clusterFromFlags({ kubeconfig, servers: config.apiServers, env: process.env });
   const userAgent = formatUserAgent(version(), process.arch);
   const counts = new RequestCounts();
-  const client = createApiClient({ cluster, clock, userAgent, onAnswered: (request) => counts.add(request) });
+  let skewMs: number | undefined;
+  const client = createApiClient({
+    cluster,
+    clock,
+    userAgent,
+    onAnswered: (request, seconds) => counts.add(request, seconds),
+    onServerTime: (timeMs) => {
+      skewMs = timeMs - clock.now();
+    },
+  });
   const source = (kinds: readonly WatchedKind[]) =>
     createApiSource({ cluster, kinds, clock, userAgent, random: Math.random, client });
   return {
@@ -67,6 +78,8 @@ export async function openCluster(config: Config, clock: Clock): Promise<Cluster
       isFinal: (error) => statusOf(error) >= 400 && statusOf(error) < 500 && statusOf(error) !== 429,
     },
     requests: () => counts.all(),
+    clockSkewMs: () => skewMs,
+    onRequest: (listener) => counts.listen(listener),
     close: () => client.close(),
   };
 }
@@ -83,27 +96,5 @@ async function openManifests(paths: readonly string[], clock: Clock): Promise<Cl
     events: { post: async () => {}, patch: async () => {}, isFinal: () => true },
     requests: () => [],
     close: () => {},
-  };
-}
-
-/** Logs how the watches are doing: one line when one is lost, with since when and why, one when it is back. */
-export function logStatus(log: Log): NonNullable<SourceHandlers['onStatus']> {
-  return (status: SourceStatus) => {
-    switch (status.state) {
-      case 'connected':
-        log.info({ kind: status.kind, server: status.server }, 'watching');
-        return;
-      case 'disconnected':
-        log.warn(
-          { kind: status.kind, since: new Date(status.sinceMs).toISOString(), why: status.why },
-          'cannot watch, trying again; rules stay as they are',
-        );
-        return;
-      case 'absent':
-        log.info({ kind: status.kind, why: status.why }, 'not served by this cluster');
-        return;
-      case 'broken-file':
-        log.warn({ file: status.file, document: status.document, why: status.why }, 'cannot read');
-    }
   };
 }

@@ -21,6 +21,21 @@ const PROGRAMMING_BUCKETS = [
   ...Array.from({ length: 7 }, (_, i) => 120 + 30 * i),
 ];
 
+/** Seconds until an API server answers, as every client of Kubernetes counts them. */
+const REQUEST_BUCKETS = [0.005, 0.025, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60];
+
+const BUILD_LABELS = [
+  'major',
+  'minor',
+  'git_version',
+  'git_commit',
+  'git_tree_state',
+  'build_date',
+  'go_version',
+  'compiler',
+  'platform',
+] as const;
+
 /** Packets the kernel counted, read when a scrape asks. Undefined where the counter does not exist. */
 export interface PacketCounters {
   ctStateInvalidDropped(): Promise<number | undefined>;
@@ -42,6 +57,8 @@ export interface MetricsOptions {
     readonly code: string;
     readonly count: number;
   }[];
+  /** What `kubernetes_build_info` says. Absent: nothing. */
+  readonly kubernetes?: Readonly<Record<(typeof BUILD_LABELS)[number], string>>;
   /** Also process_* and nodejs_* of this process. Once per process only. */
   readonly processMetrics: boolean;
 }
@@ -123,6 +140,13 @@ export function createMetrics(options: MetricsOptions) {
       for (const { code, host, method, count } of options.requests?.() ?? []) this.inc({ code, host, method }, count);
     },
   });
+  const build = new Gauge<(typeof BUILD_LABELS)[number]>({
+    name: 'kubernetes_build_info',
+    help: "[ALPHA] A metric with a constant '1' value labeled by major, minor, git version, git commit, git tree state, build date, Go version, and compiler from which Kubernetes was built, and platform on which it is running.",
+    labelNames: BUILD_LABELS,
+    registers,
+  });
+  if (options.kubernetes !== undefined) build.set(options.kubernetes, 1);
   const features = new Gauge<'name' | 'stage'>({
     name: 'kubernetes_feature_enabled',
     help: '[BETA] This metric records the data about the stage and enablement of a k8s feature.',
@@ -234,6 +258,14 @@ export function createMetrics(options: MetricsOptions) {
       'Cumulative conntrack flows deleted by conntrack reconciler',
       registers,
     ),
+    /** Until the answer begins; watches too. */
+    requestDuration: new Histogram<'verb' | 'host'>({
+      name: 'rest_client_request_duration_seconds',
+      help: '[ALPHA] Request latency in seconds. Broken down by verb, and host.',
+      labelNames: ['verb', 'host'],
+      buckets: REQUEST_BUCKETS,
+      registers,
+    }),
     /** The timestamps above cannot say this: a change may be queued after a sync has begun and before it ends. */
     outOfDate: new Gauge<FamilyLabel>({
       name: 'switchyard_out_of_date',

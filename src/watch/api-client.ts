@@ -14,7 +14,7 @@ import { ApiError, statusError, statusOf } from './api-error.ts';
 import { Connector, type Exchange } from './connector.ts';
 import type { ApiCluster } from './credentials.ts';
 import { readCredentials } from './credentials.ts';
-import type { AnsweredRequest } from './request-counts.ts';
+import type { RequestListener } from './request-counts.ts';
 
 /** An answer that is one JSON object is never larger. */
 const MAX_BODY_BYTES = 16 * 2 ** 20;
@@ -57,7 +57,9 @@ export interface ApiClientOptions {
   /** As in `switchyard/1.0.0 (linux/amd64)`. */
   readonly userAgent: string;
   /** Told about each attempt, when its answer begins or it fails. Stopped ones are not told. */
-  readonly onAnswered?: (request: AnsweredRequest) => void;
+  readonly onAnswered?: RequestListener;
+  /** Told the time that the server gives with each answer, in milliseconds since the epoch, in whole seconds. */
+  readonly onServerTime?: (timeMs: number) => void;
 }
 
 /** How we name ourselves to the API server. @param arch - As Node has it; Kubernetes says amd64 for x64. */
@@ -163,14 +165,20 @@ class HttpApiClient implements ApiClient {
       tls: credentials.tls,
       answerTimeoutMs: ANSWER_TIMEOUT_MS,
     };
-    const told = (code: string) =>
-      this.#options.onAnswered?.({ method: request.method, host: exchange.url.host, code });
+    const { clock } = this.#options;
+    const startMs = clock.now();
+    const told = (code: string) => {
+      const seconds = (clock.now() - startMs) / 1000;
+      this.#options.onAnswered?.({ method: request.method, host: exchange.url.host, code }, seconds);
+    };
     const answer = await this.#connector.exchange(exchange, signal).catch((error: unknown) => {
       if (!signal?.aborted) told('<error>');
       throw error;
     });
     const status = answer.statusCode ?? 0;
     told(`${status}`);
+    const timeMs = Date.parse(answer.headers.date ?? '');
+    if (!Number.isNaN(timeMs)) this.#options.onServerTime?.(timeMs);
     if (status >= 200 && status < 300) return answer;
     const text = await this.#read({ server, answer }, MAX_ERROR_BYTES, signal).catch(() => '');
     throw statusError(describe(request), parseOrUndefined(text), {

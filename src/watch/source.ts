@@ -19,7 +19,7 @@ export { clusterFromFlags } from './cluster.ts';
 export type { ApiCluster } from './credentials.ts';
 export { createFileSource, readManifests } from './files.ts';
 export type { FileProblem, Manifests } from './manifests.ts';
-export { type RequestCount, RequestCounts } from './request-counts.ts';
+export { type RequestCount, RequestCounts, type RequestListener } from './request-counts.ts';
 export type { WatchedKind } from './selectors.ts';
 export { ENDPOINT_SLICES, NODES, nodeNamed, proxyKinds, SERVICE_CIDRS, SERVICES } from './selectors.ts';
 

@@ -1,6 +1,7 @@
 import t from 'tap';
 import type { ModeName } from '../../src/modes/mode.ts';
 import { createMetrics, type MetricsOptions } from '../../src/proxier/metrics.ts';
+import { kubernetesBuild } from '../../src/version.ts';
 
 const H15 = [0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192, 16.384];
 const PROGRAMMING = [
@@ -160,6 +161,29 @@ const wanted: readonly {
     labels: ['code', 'host', 'method'],
     help: '[ALPHA] Number of HTTP requests, partitioned by status code, method, and host.',
   },
+  {
+    name: 'rest_client_request_duration_seconds',
+    type: 'histogram',
+    labels: ['host', 'verb'],
+    buckets: [0.005, 0.025, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60],
+    help: '[ALPHA] Request latency in seconds. Broken down by verb, and host.',
+  },
+  {
+    name: 'kubernetes_build_info',
+    type: 'gauge',
+    labels: [
+      'build_date',
+      'compiler',
+      'git_commit',
+      'git_tree_state',
+      'git_version',
+      'go_version',
+      'major',
+      'minor',
+      'platform',
+    ],
+    help: "[ALPHA] A metric with a constant '1' value labeled by major, minor, git version, git commit, git tree state, build date, Go version, and compiler from which Kubernetes was built, and platform on which it is running.",
+  },
   { name: 'switchyard_out_of_date', type: 'gauge', labels: ['ip_family'] },
   { name: 'switchyard_refused_services', type: 'gauge', labels: ['ip_family'] },
   { name: 'switchyard_invalid_objects_total', type: 'counter', labels: ['kind'] },
@@ -171,6 +195,7 @@ const make = (options: Partial<MetricsOptions> = {}) =>
     version: '1.2.3',
     requests: () => [{ method: 'GET', host: 'h', code: '200', count: 1 }],
     features: [{ name: 'Gate', stage: 'BETA', enabled: true }],
+    kubernetes: kubernetesBuild(),
     processMetrics: false,
     ...options,
   });
@@ -201,6 +226,7 @@ function touch(m: ReturnType<typeof make>): void {
   for (const g of [m.iptablesRules, m.iptablesRulesLast]) g.set(table, 1);
   for (const c of [m.healthz, m.livez]) c.inc({ code: '200' });
   m.noLocalEndpoints.set({ ...family, traffic_policy: 'internal' }, 1);
+  m.requestDuration.observe({ verb: 'GET', host: 'h' }, 1);
   m.invalidObjects.inc({ kind: 'Service' });
 }
 

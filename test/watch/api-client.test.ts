@@ -110,16 +110,19 @@ t.test('a client', async (t) => {
     const api = await start(t);
     const counts = new RequestCounts();
     const dead = await deadServer();
+    const clock = new FakeClock();
     const c = createApiClient({
       cluster: { servers: [dead, api.url], tls: {}, auth: { kind: 'none' } },
-      clock: new FakeClock(),
+      clock,
       userAgent: 'switchyard/test',
-      onAnswered: (request) => counts.add(request),
+      onAnswered: (request, seconds) => counts.add(request, seconds),
     });
     t.teardown(() => c.close());
     for (const status of [200, 200, 404]) {
       const got = c.get('/a').catch(() => {});
-      (await api.asked()).json({}, status);
+      const asked = await api.asked();
+      clock.advance(status);
+      asked.json({}, status);
       await got;
     }
     const stop = new AbortController();
@@ -133,6 +136,10 @@ t.test('a client', async (t) => {
       { method: 'GET', host, code: '200', count: 2 },
       { method: 'GET', host, code: '404', count: 1 },
     ]);
+    const times: string[] = [];
+    counts.listen(({ code }, seconds) => times.push(`${code} ${seconds}`));
+    counts.add({ method: 'GET', host, code: '201' }, 7);
+    t.same(times, ['<error> 0', '200 0.2', '200 0.2', '404 0.404', '201 7'], 'those from before, and later ones');
   });
 
   t.test('asks once more when the connection it kept was just closed', async (t) => {
