@@ -11,6 +11,7 @@
  */
 
 import { setImmediate } from 'node:timers/promises';
+import { NetlinkError } from '../../netlink/error.ts';
 import type { NftFamily } from '../../netlink/nftables/transaction.ts';
 import { compareText, type IPAddress, type ObjectKey, type ServicePlan } from '../../proxier/types.ts';
 import type { Dataplane, DataplaneLog, Inspection, Refusal, Snapshot, SyncOptions, SyncReport } from '../mode.ts';
@@ -19,11 +20,12 @@ import { type Claims, itemsOf, STATIC } from './claims.ts';
 import { nftFamily } from './create.ts';
 import { type Change, creation, deltaOf } from './delta.ts';
 import { type FactsDeps, haveServiceCIDRsChanged, readFacts } from './facts.ts';
+import { forget } from './forget.ts';
 import { FoundTable, IncompatibleError } from './found-table.ts';
 import { FullRound, renderRefusal, type Start } from './full-round.ts';
 import type { Layout, Objects } from './layout.ts';
 import type { NftablesMetrics } from './metrics.ts';
-import { commandsOf, type OwnedCommand } from './operations.ts';
+import { commandsOf, type Operation, type OwnedCommand } from './operations.ts';
 import type { NftablesFacts, NftablesOptions } from './options.ts';
 import { type Blame, blame, describeCommand } from './refusal.ts';
 import type { TableWatch } from './table-watch.ts';
@@ -184,6 +186,7 @@ class NftablesDataplane implements Dataplane {
       const blamed = commands.length > 0 ? this.#commit(commands) : undefined;
       if (blamed === undefined) {
         delta.settle();
+        this.#forget(delta.operations);
         for (const { owner, plan } of changes) {
           if (plan === undefined) this.#applied.delete(owner);
           else this.#applied.set(owner, plan);
@@ -200,6 +203,22 @@ class NftablesDataplane implements Dataplane {
       }
       refusals.push(...blamed.refusals.filter(({ service }) => changes.some(({ owner }) => owner === service)));
       changes = left;
+    }
+  }
+
+  /** A failure is none of the sync: the rules do without. */
+  #forget(operations: readonly Operation[]): void {
+    const { learned } = this.#options.layout;
+    if (learned === undefined) return;
+    const { watch, log } = this.#deps;
+    try {
+      forget(learned, operations, {
+        readElements: (set) => watch.readElements(this.#nft, set),
+        commit: (commands) => watch.commit(this.#nft, commands),
+      });
+    } catch (error) {
+      if (!(error instanceof NetlinkError)) throw error;
+      log.warn({ family: this.family, error: error.message }, 'cannot forget clients of endpoints that are gone');
     }
   }
 

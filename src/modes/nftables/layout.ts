@@ -44,8 +44,20 @@ export interface Objects {
   readonly elements: readonly SetContent[];
 }
 
+/** What packets themselves write into sets of the table, and what it is about. */
+export interface Learned {
+  /** Sets packets write to. What they wrote is nobody's, and no full sync takes it out. */
+  readonly sets: readonly SetObject[];
+  /** Names of sets; where an element of one of these goes, entries about it are stale. */
+  readonly about: ReadonlySet<string>;
+  /** Tells the entries of one of `sets` that are about something gone. */
+  staleIn(set: SetObject, gone: ReadonlyMap<string, readonly SetElement[]>): (entry: SetElement) => boolean;
+}
+
 export interface Layout {
   readonly name: LayoutName;
+  /** Undefined: packets write only to sets that go with what they are about. */
+  readonly learned?: Learned;
   /** Everything that is there without any service: table comment aside, base chains and shared sets too. */
   renderStatic(options: NftablesOptions, facts: NftablesFacts): Objects;
   /** @throws {RangeError} If the plan cannot be expressed; the service is left out and this is the reason. */

@@ -11,6 +11,7 @@ import { cidrContains } from '../../proxier/addr.ts';
 import type { Cidr, Endpoint, IPAddress, ServicePlan, ServicePort, ServicePortPlan } from '../../proxier/types.ts';
 import type { ChainContent, Layout, Objects, SetContent } from './layout.ts';
 import { pickChain, pickName, rememberChain, rememberName, stickChain, stickName } from './maps-layout-chains.ts';
+import { LEARNED } from './maps-layout-learned.ts';
 import { withoutContained } from './maps-layout-ranges.ts';
 import {
   BY_ADDRESS,
@@ -27,7 +28,7 @@ import { CLUSTER_IPS, HAIRPIN_CONNECTIONS, NO_ENDPOINT_NODEPORTS, NO_ENDPOINT_SE
 import { gotoChain, protocolWord } from './statements.ts';
 import { REJECT_CHAIN } from './static.ts';
 
-export const MAPS_LAYOUT: Layout = { name: 'maps', renderStatic: renderMapsStatic, renderService };
+export const MAPS_LAYOUT: Layout = { name: 'maps', learned: LEARNED, renderStatic: renderMapsStatic, renderService };
 
 function renderService(plan: ServicePlan, options: NftablesOptions): Objects {
   const renderer = new ServiceRenderer(options);

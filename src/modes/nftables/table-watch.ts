@@ -9,7 +9,7 @@
  */
 
 import type { CommitResult, Nftables, NftWatcher, TableContent } from '../../netlink/nftables/nftables.ts';
-import type { Command, NftFamily, SetObject } from '../../netlink/nftables/transaction.ts';
+import type { Command, NftFamily, SetElement, SetObject } from '../../netlink/nftables/transaction.ts';
 import type { Clock } from '../../sys/clock.ts';
 import { TABLE } from './base-chains.ts';
 
@@ -50,6 +50,11 @@ export class TableWatch {
     const content = this.#nftables.readTable(family, TABLE, { elementsOf });
     this.#accounted ??= generation;
     return content;
+  }
+
+  /** Elements of one set. @throws {NetlinkError} If there is no such set. */
+  readElements(family: NftFamily, set: SetObject): readonly SetElement[] {
+    return this.#nftables.readElements(family, TABLE, set).elements;
   }
 
   /** Does all commands or none. */
