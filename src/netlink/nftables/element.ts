@@ -134,9 +134,10 @@ function writeTimes(writer: MessageWriter, { timeoutMs, expiresMs }: SetElement)
   if (expiresMs !== undefined) writer.uint64(NFTA_SET_ELEM_EXPIRATION, expiresMs);
 }
 
-function writeComment(writer: MessageWriter, comment: string | undefined): void {
-  if (comment !== undefined) writer.bytes(NFTA_SET_ELEM_USERDATA, encodeComment(comment));
-}
+/** What stands behind the key: data, comment, and user data besides. */
+type WriteRest = (writer: MessageWriter, element: SetElement, more?: Buffer) => void;
+
+const NOTHING = Buffer.alloc(0);
 
 function writeBytesKey(writer: MessageWriter, type: number, key: Uint8Array): void {
   const start = writer.openNested(type);
@@ -151,10 +152,11 @@ function writeBytesKey(writer: MessageWriter, type: number, key: Uint8Array): vo
  * @throws {RangeError} If its key has ranges of something that has no order on the wire.
  */
 export function elementWriter(shape: ElementShape, family: NftFamily, keysOnly: boolean): ElementWriter {
-  const rest = (writer: MessageWriter, element: SetElement) => {
+  const rest: WriteRest = (writer, element, more = NOTHING) => {
     if (keysOnly) return;
     writeData(writer, shape, element.data, family);
-    writeComment(writer, element.comment);
+    const userData = element.comment === undefined ? more : Buffer.concat([encodeComment(element.comment), more]);
+    if (userData.length > 0) writer.bytes(NFTA_SET_ELEM_USERDATA, userData);
   };
   if (!hasIntervals(shape)) {
     return {
@@ -188,7 +190,7 @@ export function elementWriter(shape: ElementShape, family: NftFamily, keysOnly: 
 function singleRangeWriter(
   shape: ElementShape,
   family: NftFamily,
-  { keysOnly, rest }: { readonly keysOnly: boolean; readonly rest: (w: MessageWriter, e: SetElement) => void },
+  { keysOnly, rest }: { readonly keysOnly: boolean; readonly rest: WriteRest },
 ): ElementWriter {
   return {
     entries: 2,
@@ -201,10 +203,7 @@ function singleRangeWriter(
       const start = writer.openNested(index + 1);
       if (!keysOnly) writeTimes(writer, element);
       writeBytesKey(writer, NFTA_SET_ELEM_KEY, range.first);
-      rest(writer, element);
-      if (end === undefined && !keysOnly && element.comment === undefined) {
-        writer.bytes(NFTA_SET_ELEM_USERDATA, OPEN_INTERVAL);
-      }
+      rest(writer, element, end === undefined ? OPEN_INTERVAL : NOTHING);
       writer.closeNested(start);
       if (end !== undefined) writeIntervalEnd(writer, end, index + 1);
     },

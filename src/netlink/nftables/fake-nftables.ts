@@ -126,10 +126,11 @@ export class FakeNftables implements Nftables {
     if (there === undefined) return [];
     const { set, elements } = there;
     if (!set.flags?.includes('timeout')) return [...elements.values()];
-    // Time stands still here.
-    return [...elements.values()].map((element) => {
-      const expiresMs = element.expiresMs ?? element.timeoutMs ?? (set.timeoutSeconds ?? 0) * 1000;
-      return expiresMs === 0 ? element : { ...element, expiresMs };
+    // Time stands still here. A timeout is told where it is not that of the set.
+    return [...elements.values()].map(({ timeoutMs, ...element }) => {
+      const own = timeoutMs === undefined || timeoutMs === (set.timeoutSeconds ?? 0) * 1000 ? {} : { timeoutMs };
+      const expiresMs = element.expiresMs ?? timeoutMs;
+      return { ...element, ...own, ...(expiresMs === undefined ? {} : { expiresMs }) };
     });
   }
 

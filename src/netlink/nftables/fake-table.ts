@@ -12,6 +12,7 @@ import { type AnonymousSet, lowerRule, verdictChain } from './lower.ts';
 import { sameSetKind } from './same-set.ts';
 import type { ChainObject, Command, NftFamily, RuleObject, SetElement, SetObject } from './transaction.ts';
 import { fieldLayout } from './uapi.ts';
+import { fieldsBytes } from './user-data.ts';
 
 /** Name of an errno. */
 export type Errno = 'EEXIST' | 'ENOENT' | 'EBUSY' | 'EOPNOTSUPP' | 'EINVAL' | 'ENFILE';
@@ -51,6 +52,8 @@ export class FakeTable {
   /** How many rules and elements name a chain or set: `chain x`, `set x`. */
   readonly #uses = new Map<string, number>();
   readonly #undo: Undo[] = [];
+  /** New times of sets and elements: the kernel has them only when all is done, and goes by the old ones until then. */
+  readonly #later: (() => void)[] = [];
 
   constructor(family: NftFamily, comment: string | undefined) {
     this.family = family;
@@ -59,11 +62,13 @@ export class FakeTable {
 
   /** What was done since is for good. */
   keep(): void {
+    for (const change of this.#later.splice(0)) change();
     this.#undo.length = 0;
   }
 
   /** What was done since has not been. */
   takeBack(): void {
+    this.#later.length = 0;
     for (let undo = this.#undo.pop(); undo !== undefined; undo = this.#undo.pop()) undo();
   }
 
@@ -138,9 +143,12 @@ export class FakeTable {
     const { size: _, ...kind } = there.set;
     const { size: __, ...wanted } = set;
     if (!sameSetKind(kind, wanted)) return refuse('EEXIST');
-    if (set.timeoutSeconds !== undefined) {
-      const { timeoutSeconds } = set;
-      this.#put(this.sets, set.name, { set: { ...there.set, timeoutSeconds }, elements: there.elements });
+    const { timeoutSeconds } = set;
+    if (timeoutSeconds !== undefined) {
+      this.#later.push(() => {
+        const now = this.sets.get(set.name);
+        if (now !== undefined) this.sets.set(set.name, { ...now, set: { ...now.set, timeoutSeconds } });
+      });
     }
     return DONE;
   }
@@ -257,28 +265,52 @@ export class FakeTable {
     if (there === undefined) return elements.length === 0 ? UNCHANGED : refuse('ENOENT');
     let changed = false;
     for (const [index, element] of elements.entries()) {
-      const outcome = this.#addElement(there, element);
+      const outcome = this.#addElement(there, set, element);
       if (!outcome.done) return { ...outcome, element: index };
       changed ||= outcome.changed;
     }
     return { done: true, changed };
   }
 
-  #addElement(to: FakeSet, element: SetElement): Outcome {
+  #addElement(to: FakeSet, shape: SetObject, element: SetElement): Outcome {
     const fault = this.#verdictFault(element);
     if (fault !== undefined) return refuse(fault);
+    if (!this.#fits(to.set, shape)) return refuse('EINVAL');
     const key = bytesOf(to.set, { key: element.key }, this.family, true);
     const same = to.elements.get(key);
+    const { timeoutMs } = this.#timed(to.set, element);
     if (same !== undefined) {
       const data = ({ key: values, data: value }: SetElement) =>
         bytesOf(to.set, { key: values, ...(value === undefined ? {} : { data: value }) }, this.family, false);
-      return data(same) === data(element) ? UNCHANGED : refuse('EEXIST');
+      if (data(same) !== data(element)) return refuse('EEXIST');
+      if (timeoutMs === same.timeoutMs) return UNCHANGED;
+      // Linux 6.12 and later: what is named again lives as long as it would if it were new.
+      const { timeoutMs: _, ...rest } = same;
+      this.#later.push(() => {
+        if (to.elements.has(key)) to.elements.set(key, timeoutMs === undefined ? rest : { ...rest, timeoutMs });
+      });
+      return DONE;
     }
     if (hasIntervals(to.set) && this.#overlaps(to, element)) return refuse('EEXIST');
     if (to.set.size !== undefined && to.elements.size >= to.set.size) return refuse('ENFILE');
     this.#countElement(element, 1);
-    this.#put(to.elements, key, element);
+    this.#put(to.elements, key, this.#timed(to.set, element));
     return DONE;
+  }
+
+  /** The element with its time: of its own, or that of the set as it is now. */
+  #timed({ flags, timeoutSeconds }: SetObject, element: SetElement): SetElement {
+    const { timeoutMs: own, ...rest } = element;
+    if (!flags?.includes('timeout')) return rest;
+    const timeoutMs = own ?? (timeoutSeconds ?? 0) * 1000;
+    return timeoutMs === 0 ? rest : { ...rest, timeoutMs };
+  }
+
+  /** Keys and data are as long as those of the set: more the kernel does not look at. */
+  #fits(set: SetObject, shape: SetObject): boolean {
+    const bytes = ({ key, data }: SetObject) =>
+      [key, typeof data === 'object' ? data : []].map((fields) => fieldsBytes(fields, this.family)).join();
+    return bytes(set) === bytes(shape);
   }
 
   /** True if both have some value in common, in every field. */
@@ -296,6 +328,7 @@ export class FakeTable {
     const there = this.sets.get(set.name);
     if (there === undefined) return elements.length === 0 ? UNCHANGED : refuse('ENOENT');
     for (const [index, { key: values }] of elements.entries()) {
+      if (!this.#fits(there.set, set)) return { done: false, errno: 'EINVAL', element: index };
       const key = bytesOf(there.set, { key: values }, this.family, true);
       const element = there.elements.get(key);
       if (element === undefined) return { done: false, errno: 'ENOENT', element: index };

@@ -7,7 +7,6 @@
  */
 
 import { familyOfText } from './address.ts';
-import { fieldType } from './lower.ts';
 import type {
   ChainObject,
   Command,
@@ -23,7 +22,7 @@ import type {
   Transaction,
   Verdict,
 } from './transaction.ts';
-import { fieldsBytes, needsTypeof, TYPEOF_MODULUS } from './user-data.ts';
+import { needsTypeof, TYPEOF_MODULUS } from './user-data.ts';
 
 /** Where a command is at work. */
 export interface CommandPlace {
@@ -179,16 +178,9 @@ export function formatRule(rule: Pick<RuleObject, 'statements' | 'comment'>, fam
   return `${rule.statements.map((statement) => formatStatement(statement, family)).join(' ')}${comment(rule.comment)}`;
 }
 
-/** Bytes of key and data of one `dynamic` statement that nft has registers for; the kernel has more. */
-const DYNAMIC_BYTES_MAX = 48;
-
-/** False for what nft prints and the kernel takes, but nft itself cannot read. */
+/** False for what nft lists and the kernel takes, but nft itself cannot load: it runs out of registers (1.0.6 aborts). */
 function isReadable({ statements }: RuleObject, family: NftFamily): boolean {
-  return statements.every(
-    (statement) =>
-      statement.kind !== 'dynamic' ||
-      fieldsBytes([...statement.fields, ...(statement.data ?? [])].map(fieldType), family) <= DYNAMIC_BYTES_MAX,
-  );
+  return family === 'ip' || statements.every((s) => s.kind !== 'dynamic' || s.data === undefined);
 }
 
 function formatField(field: Field, family: NftFamily): string {
