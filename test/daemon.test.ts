@@ -63,6 +63,7 @@ async function makeDaemon(
       isFinal: () => true,
     },
     requests: () => [{ method: 'GET', host: 'api:6443', code: '200', count: 4 }],
+    clockSkewMs: () => 7_200_000,
     close: () => void closed++,
   };
   const openMode = async (settings: ModeSettings, deps: ModeDeps): Promise<OpenMode> => {
@@ -104,6 +105,10 @@ async function makeDaemon(
       openCluster: async () => cluster,
       openMode,
       rulesets: Object.values(rulesets),
+      processes: { here: () => [['/usr/local/bin/kube-proxy', '--config=x']] },
+      listeners: { on: () => ({ pid: 77, program: 'kube-proxy' }) },
+      capabilities: () => undefined,
+      otherFlavourUsers: async () => [],
       exec: { run: () => Promise.reject(new Error('no program is to be run')) },
       nodeAddresses: async () => [ip('127.0.0.1'), ip('192.168.0.2'), ip('10.9.9.9'), ip('fd00::2')],
     },
@@ -171,6 +176,12 @@ story('from the first event to the kernel, and what is told of it', {}, async (t
   t.equal(d.services.handlers, undefined);
   await d.knowNode({ zone: 'east' });
   t.same(d.oom, [-999]);
+  for (const said of [
+    /^the clock of this node .* is 7200 s behind the API server's/,
+    /^another proxy runs on this node/,
+  ]) {
+    t.equal(d.lines.filter(({ level, msg }) => level === 40 && said.test(String(msg))).length, 1, String(said));
+  }
   t.match(d.events, [
     { reason: 'Starting', action: 'StartKubeProxy', type: 'Normal', regarding: { kind: 'Node', name: NODE_NAME } },
   ]);
@@ -469,7 +480,11 @@ t.test('ends', async (t) => {
   t.test('not when it need not be', async (t) => {
     const d = await makeDaemon({ metricsBindAddress: address });
     await d.knowNode();
-    while (!d.lines.some((l) => String(l['msg']).startsWith('not listening'))) await d.clock.advance(0);
+    const told = () => d.lines.filter((l) => String(l['msg']).startsWith('not listening'));
+    while (told().length === 0) await d.clock.advance(0);
+    t.match(told(), [{ level: 50, takenBy: 'kube-proxy (process 77)', todo: /stop it/ }]);
+    while (told().length === 1) await d.clock.advance(1_000);
+    t.match(told()[1], { level: 20 }, 'and not again and again');
     t.equal(d.failure(), undefined);
     await d.stop();
   });

@@ -1,9 +1,18 @@
 import t from 'tap';
 import { type CheckInput, checkFamilies } from '../../src/daemon/checks.ts';
 import { hasIPv6, servedFamilies } from '../../src/daemon/families.ts';
+import { checkClock, checkNode, clockHint, isProxy } from '../../src/daemon/node-checks.ts';
+import { StatusLog } from '../../src/daemon/status-log.ts';
 import { Tasks } from '../../src/daemon/tasks.ts';
+import type { OpenMode } from '../../src/modes/index.ts';
+import { usersOfOtherFlavour } from '../../src/modes/iptables/other-flavour.ts';
 import type { Family } from '../../src/proxier/types.ts';
+import { FakeClock } from '../../src/sys/fake-clock.ts';
+import { FakeExec } from '../../src/sys/fake-exec.ts';
 import { FakeSysctl } from '../../src/sys/fake-proc.ts';
+import { findListener } from '../../src/sys/listeners.ts';
+
+type Flavour = NonNullable<OpenMode['flavour']>;
 
 interface Row {
   readonly name: string;
@@ -193,3 +202,227 @@ t.test('Tasks', async (t) => {
     t.equal(await tasks.race(Promise.resolve(7)), 7);
   });
 });
+
+t.test('checkNode()', async (t) => {
+  const NET_ADMIN = 1n << 12n;
+  const NET_RAW = 1n << 13n;
+  const healthy = {
+    'net/netfilter/nf_conntrack_max': 262_144,
+    'net/ipv4/ip_forward': 1,
+    'net/ipv6/conf/all/forwarding': 1,
+  };
+  const rows: readonly {
+    name: string;
+    flavour?: Flavour;
+    families?: readonly Family[];
+    capabilities?: bigint;
+    sysctls?: Readonly<Record<string, number>>;
+    running?: readonly (readonly string[])[];
+    others?: readonly string[];
+    says: readonly RegExp[];
+  }[] = [
+    { name: 'a healthy node', running: [['/usr/bin/kubelet', '--v=2']], says: [] },
+    { name: 'all capabilities', capabilities: (1n << 41n) - 1n, says: [] },
+    { name: 'NET_ADMIN is enough for nft', capabilities: NET_ADMIN, says: [] },
+    {
+      name: 'no capability',
+      capabilities: 0n,
+      says: [/^this process lacks CAP_NET_ADMIN: run it as root, or grant it/],
+    },
+    { name: 'legacy with both', flavour: 'legacy', capabilities: NET_ADMIN | NET_RAW, says: [] },
+    { name: 'legacy with one', flavour: 'legacy', capabilities: NET_ADMIN, says: [/^this process lacks CAP_NET_RAW:/] },
+    { name: 'legacy with none', flavour: 'legacy', capabilities: 0n, says: [/lacks CAP_NET_ADMIN and CAP_NET_RAW:/] },
+    {
+      name: 'another proxy',
+      running: [['/usr/local/bin/kube-proxy', '--config=/var/lib/kube-proxy/config.conf', '--v=2', '--x']],
+      says: [
+        /^another proxy runs on this node \("\/usr\/local\/bin\/kube-proxy --config=\S+ --v=2"\).*stop one of them/,
+      ],
+    },
+    { name: 'no connection tracking', sysctls: { 'net/ipv4/ip_forward': 1 }, says: [/: modprobe nf_conntrack$/] },
+    {
+      name: 'IPv4 is not forwarded',
+      sysctls: { ...healthy, 'net/ipv4/ip_forward': 0 },
+      says: [/^IPv4 packets are not forwarded.*: sysctl -w net\.ipv4\.ip_forward=1$/],
+    },
+    {
+      name: 'IPv6 is not forwarded',
+      sysctls: { ...healthy, 'net/ipv6/conf/all/forwarding': 0 },
+      says: [/^IPv6 packets .*: sysctl -w net\.ipv6\.conf\.all\.forwarding=1$/],
+    },
+    {
+      name: 'IPv6 is not forwarded, and nobody asks for it',
+      families: ['IPv4'],
+      sysctls: { ...healthy, 'net/ipv6/conf/all/forwarding': 0 },
+      says: [],
+    },
+    {
+      name: 'the wrong flavour',
+      others: ['kubelet', 'flannel'],
+      says: [
+        /^kubelet, flannel on this node have rules in the legacy flavour of iptables, this proxy writes nft; .*--iptables-flavour legacy/,
+      ],
+    },
+    {
+      name: 'the wrong flavour, the other way round',
+      flavour: 'legacy',
+      others: ['kubelet'],
+      says: [/^kubelet on this node has rules in the nft flavour of iptables, this proxy writes legacy/],
+    },
+  ];
+  for (const { name, flavour = 'nft', capabilities, running = [], others = [], says, ...row } of rows) {
+    t.test(name, async (t) => {
+      const look = {
+        sysctl: new FakeSysctl(row.sysctls ?? healthy),
+        processes: { here: () => running },
+        capabilities: () => capabilities,
+        otherFlavourUsers: async () => others,
+      };
+      t.match(await checkNode(look, { mode: { flavour }, families: row.families ?? ['IPv4', 'IPv6'] }), says);
+      const told = await checkNode(look, { mode: { flavour }, families: row.families ?? ['IPv4', 'IPv6'] });
+      t.equal(told.length, says.length);
+    });
+  }
+  const commands: readonly { argv: readonly string[]; is: boolean }[] = [
+    { argv: ['kube-proxy'], is: true },
+    { argv: ['/opt/kube-proxy-wrapper', 'kube-proxy'], is: false },
+    { argv: ['node', '--expose-gc', '/opt/switchyard/dist/main.js', 'run', '--config', 'x'], is: true },
+    { argv: ['sh', '/usr/bin/switchyard', 'run'], is: true },
+    { argv: ['/usr/bin/switchyard', 'render'], is: false },
+    { argv: ['vim', '/etc/switchyard'], is: false },
+    { argv: [], is: false },
+  ];
+  for (const { argv, is } of commands) t.equal(isProxy(argv), is, argv.join(' '));
+});
+
+t.test('usersOfOtherFlavour()', async (t) => {
+  const saved =
+    '*mangle\n:PREROUTING ACCEPT [0:0]\n:KUBE-KUBELET-CANARY - [0:0]\nCOMMIT\n*nat\n:FLANNEL-POSTRTG - [0:0]\nCOMMIT\n';
+  const rows: readonly {
+    name: string;
+    own: Flavour;
+    legacy: readonly string[] | undefined;
+    chains: readonly string[];
+    programs: ConstructorParameters<typeof FakeExec>[0];
+    users: readonly string[];
+    starts: number;
+  }[] = [
+    { name: 'nothing there', own: 'nft', legacy: [], chains: [], programs: {}, users: [], starts: 0 },
+    {
+      name: 'both in legacy',
+      own: 'nft',
+      legacy: ['nat', 'mangle'],
+      chains: [],
+      programs: { 'iptables-legacy-save': () => ({ stdout: saved }), 'ip6tables-legacy-save': () => ({ stdout: '' }) },
+      users: ['kubelet', 'flannel'],
+      starts: 2,
+    },
+    { name: 'no program to see them', own: 'nft', legacy: ['nat'], chains: [], programs: {}, users: [], starts: 2 },
+    {
+      name: 'tables that may not be seen',
+      own: 'nft',
+      legacy: undefined,
+      chains: [],
+      programs: {},
+      users: [],
+      starts: 0,
+    },
+    {
+      name: 'in nft',
+      own: 'legacy',
+      legacy: ['nat'],
+      chains: ['ip mangle KUBE-IPTABLES-HINT', 'ip6 nat CNI-HOSTPORT-DNAT', 'ip nat KUBE-SERVICES'],
+      programs: {},
+      users: ['kubelet', 'CNI portmap'],
+      starts: 0,
+    },
+  ];
+  for (const { name, own, legacy, chains, programs, users, starts } of rows) {
+    t.test(name, async (t) => {
+      const exec = new FakeExec(programs);
+      const nft = {
+        hasTable: () => false,
+        hasChain: (...path: readonly string[]) => chains.includes(path.join(' ')),
+        deleteTable: () => false,
+      };
+      t.same(await usersOfOtherFlavour(own, { exec, nft, legacyTables: { names: () => legacy } }), users);
+      t.equal(exec.calls.length, starts, 'programs started');
+    });
+  }
+});
+
+t.test('clocks', async (t) => {
+  const nowMs = Date.UTC(2026, 0, 1);
+  for (const skewMs of [undefined, 0, 59_000, -59_000]) t.same(checkClock(skewMs, nowMs), []);
+  t.match(checkClock(61_000, nowMs), [
+    /^the clock of this node \(2026-01-01T00:00:00.000Z\) is 61 s behind the API server's: set it/,
+  ]);
+  t.match(checkClock(-86_400_000, nowMs), [/ is 86400 s ahead of the API server's/]);
+  t.equal(clockHint('connect ECONNREFUSED 10.0.0.1:6443', nowMs), undefined);
+  for (const why of [
+    'Cannot connect to x: certificate is not yet valid',
+    'certificate has expired',
+    'CERT_HAS_EXPIRED',
+  ]) {
+    t.match(clockHint(why, nowMs), /^by the clock of this node it is 2026-01-01T00:00:00\.000Z: is it right\?$/, why);
+  }
+});
+
+t.test('findListener()', async (t) => {
+  const text = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:2809 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 41 1 0000 100 0 0 10 0
+   1: 0100007F:2810 0100007F:2809 01 00000000:00000000 00:00000000 00000000     0        0 42 1 0000 100 0 0 10 0
+`;
+  t.equal(findListener(text, 10_249), '41');
+  t.equal(findListener(text, 10_256), undefined, 'a connection is no listener');
+  t.equal(findListener('', 1), undefined);
+});
+
+t.test(
+  'StatusLog tells of a server that is away: once, then once a minute, with since when and how often',
+  async (t) => {
+    const clock = new FakeClock();
+    const lines: { level: string; fields: Record<string, unknown>; message: string }[] = [];
+    const write = (level: string) => (fields: Record<string, unknown>, message: string) =>
+      void lines.push({ level, fields, message });
+    let failed = 3;
+    const status = new StatusLog({
+      log: { debug: write('debug'), info: write('info'), warn: write('warn'), error: write('error') } as never,
+      clock,
+      requests: () => [
+        { method: 'GET', host: 'a', code: '<error>', count: failed },
+        { method: 'GET', host: 'a', code: '200', count: 9 },
+      ],
+    });
+    const stop = new AbortController();
+    const running = status.run(stop.signal);
+    await clock.advance(120_000);
+    t.same(lines, [], 'nothing is lost');
+    const sinceMs = clock.now();
+    const since = new Date(sinceMs).toISOString();
+    const why = 'certificate is not yet valid';
+    status.told({ state: 'disconnected', kind: 'Service', sinceMs, why, retryInMs: 100 });
+    status.told({ state: 'disconnected', kind: 'EndpointSlice', sinceMs: sinceMs + 5, why, retryInMs: 100 });
+    t.match(lines.splice(0), [
+      { level: 'warn', fields: { kind: 'Service', since, why, hint: /clock/ }, message: /^cannot watch, trying again/ },
+      { level: 'warn', fields: { kind: 'EndpointSlice' } },
+    ]);
+    failed += 12;
+    await clock.advance(180_000);
+    t.equal(lines.length, 3, 'a line a minute');
+    t.match(lines.splice(0).at(-1), {
+      level: 'warn',
+      fields: { kinds: ['Service', 'EndpointSlice'], since, seconds: 180, tries: 12, why },
+      message: /^still cannot watch/,
+    });
+    status.told({ state: 'connected', kind: 'Service', server: 'a' });
+    await clock.advance(60_000);
+    t.match(lines.splice(0), [{ level: 'info' }, { fields: { kinds: ['EndpointSlice'] } }]);
+    status.told({ state: 'connected', kind: 'EndpointSlice', server: 'a' });
+    await clock.advance(600_000);
+    t.equal(lines.length, 1, 'and silence when all is well');
+    stop.abort();
+    await running;
+    t.equal(clock.sleeping, 0);
+  },
+);
