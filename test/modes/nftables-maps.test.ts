@@ -5,12 +5,25 @@ import fc from 'fast-check';
 import t from 'tap';
 import { TABLE } from '../../src/modes/nftables/base-chains.ts';
 import { CHAINS_LAYOUT } from '../../src/modes/nftables/chains-layout.ts';
+import { STATIC } from '../../src/modes/nftables/claims.ts';
 import { createAll } from '../../src/modes/nftables/create.ts';
+import { forget } from '../../src/modes/nftables/forget.ts';
 import type { Layout, Objects } from '../../src/modes/nftables/layout.ts';
 import { MAPS_LAYOUT } from '../../src/modes/nftables/maps-layout.ts';
+import { LEARNED } from '../../src/modes/nftables/maps-layout-learned.ts';
 import { withoutContained } from '../../src/modes/nftables/maps-layout-ranges.ts';
+import {
+  BY_ADDRESS,
+  BY_NODE_PORT,
+  type FrontendSets,
+  STICKY_CLIENTS,
+  STICKY_CONNECTIONS,
+} from '../../src/modes/nftables/maps-layout-sets.ts';
+import type { Operation } from '../../src/modes/nftables/operations.ts';
 import type { NftablesOptions } from '../../src/modes/nftables/options.ts';
+import { FakeNftables } from '../../src/netlink/nftables/fake-nftables.ts';
 import { formatTransaction } from '../../src/netlink/nftables/text.ts';
+import type { Command, SetElement, SetObject } from '../../src/netlink/nftables/transaction.ts';
 import { nodePortAddresses } from '../../src/proxier/node-port-addresses.ts';
 import { compareText, type Family, type ServicePlan } from '../../src/proxier/types.ts';
 import { golden, noOrphans } from '../lib/golden.ts';
@@ -158,6 +171,77 @@ t.test('objects', async (t) => {
       }),
     );
   });
+});
+
+t.test('what was learned about an endpoint goes with it', async (t) => {
+  const timeoutMs = 60_000;
+  const client = (from: string, to: string, port: number, endpoint: string): SetElement => ({
+    key: [from, to, 'udp', port],
+    data: [endpoint, 80],
+    timeoutMs,
+  });
+  const connection = (from: string, to: string, port: number, endpoint: string): SetElement => ({
+    key: [from, to, port, endpoint, 80],
+    timeoutMs,
+  });
+  // Client, address, port, endpoint; whether it goes with 10.0.0.1 of 172.30.1.1:80 and of node port 30080.
+  const rows = [
+    ['1.1.1.1', '172.30.1.1', 80, '10.0.0.1', true],
+    ['1.1.1.2', '172.30.1.1', 80, '10.0.0.2', false],
+    ['1.1.1.1', '172.30.1.2', 80, '10.0.0.1', false],
+    ['1.1.1.1', '172.30.1.1', 81, '10.0.0.1', false],
+    ['1.1.1.3', '192.168.0.2', 30080, '10.0.0.1', true],
+    ['1.1.1.3', '192.168.0.3', 30080, '10.0.0.1', true],
+    ['1.1.1.4', '192.168.0.2', 30080, '10.0.0.2', false],
+  ] as const;
+  const fill = () => {
+    const kernel = new FakeNftables();
+    const statics = createAll(MAPS_LAYOUT, [], makeNftOptions(), makeNftFacts()).statics;
+    const add = (set: SetObject, make: typeof client): Command => ({
+      verb: 'add',
+      object: 'element',
+      set,
+      elements: rows.map(([from, to, port, endpoint]) => make(from, to, port, endpoint)),
+    });
+    const commands = [...statics, add(STICKY_CLIENTS, client), add(STICKY_CONNECTIONS, connection)];
+    kernel.commit([{ family: 'ip', table: TABLE, commands }]);
+    const readElements = (set: SetObject) => kernel.readElements('ip', TABLE, set).elements;
+    const commit = (commands: readonly Command[]) => kernel.commit([{ family: 'ip', table: TABLE, commands }]);
+    return { kernel, readElements, commit };
+  };
+  const gone = (sets: FrontendSets, ...key: readonly (string | number)[]): Operation => ({
+    owner: STATIC,
+    kind: 'deleteElement',
+    set: sets.stickyEndpoints,
+    element: { key },
+  });
+  const operations = [
+    gone(BY_ADDRESS, '172.30.1.1', 'udp', 80, '10.0.0.1', 80),
+    gone(BY_NODE_PORT, 'udp', 30080, '10.0.0.1', 80),
+  ];
+  const left = rows.filter(([, , , , goes]) => !goes).map(([from, to, port]) => `${from} ${to} ${port}`);
+  const told = (elements: readonly SetElement[], port: number) =>
+    elements.map(({ key }) => `${key[0]} ${key[1]} ${key[port]}`).sort();
+
+  const table = fill();
+  t.equal(forget(LEARNED, operations, table), 6);
+  t.same(told(table.readElements(STICKY_CLIENTS), 3), left.toSorted());
+  t.same(told(table.readElements(STICKY_CONNECTIONS), 2), left.toSorted());
+
+  const late = fill();
+  const { elements } = late.kernel.readElements('ip', TABLE, STICKY_CLIENTS);
+  const ended = elements.filter(({ key }) => key[1] === '192.168.0.3');
+  const slow = {
+    ...late,
+    readElements: (set: SetObject) => (set === STICKY_CLIENTS ? elements : late.readElements(set)),
+  };
+  late.commit([{ verb: 'delete', object: 'element', set: STICKY_CLIENTS, elements: ended }]);
+  t.equal(forget(LEARNED, operations, slow), 5, 'one that ended while it was looked at keeps no other');
+  t.same(told(late.readElements(STICKY_CLIENTS), 3), left.toSorted());
+
+  const other = fill();
+  t.equal(forget(LEARNED, [{ ...gone(BY_ADDRESS, '172.30.1.1'), set: BY_ADDRESS.frontends }], other), 0);
+  t.equal(other.kernel.elementReads, 0, 'nothing is read where nothing learned can be stale');
 });
 
 t.test('withoutContained()', async (t) => {

@@ -33,8 +33,10 @@ interface Queue {
 export class FakeNftables implements Nftables {
   /** Every commit so far, those refused, too. */
   readonly commits: (readonly Transaction[])[] = [];
-  /** How often a table or set was read. */
+  /** How often a table was read. */
   reads = 0;
+  /** How often one set was read alone. */
+  elementReads = 0;
   /** Every call fails with this while it is set. */
   failure: NetlinkError | undefined;
   /** Commands the kernel is to refuse, by name of the errno. */
@@ -86,7 +88,7 @@ export class FakeNftables implements Nftables {
 
   readElements(family: NftFamily, table: string, set: SetObject): ElementList {
     this.#check();
-    this.reads++;
+    this.elementReads++;
     const there = this.#tables.get(`${family} ${table}`);
     if (there?.sets.has(set.name) !== true) {
       throw new NetlinkError(`read the table "${table}"`, kernelFailure({ errno: ENOENT, text: undefined }));
