@@ -21,12 +21,13 @@ export function caseInside(): string | undefined {
  * Runs this test file inside fresh namespaces, as root, and takes its results over.
  *
  * @param url - `import.meta.url` of the test file.
+ * @param timeoutMs - For a case that is meant to be long.
  */
-export async function runInside(t: Test, url: string, name: string): Promise<void> {
+export async function runInside(t: Test, url: string, name: string, timeoutMs = TIMEOUT_MS): Promise<void> {
   const args = ['-n', '-m', process.execPath, fileURLToPath(url)];
-  const env = { ...process.env, [CASE]: name, TAP: '1', TAP_TIMEOUT: String(TIMEOUT_MS / 1000) };
-  t.setTimeout(TIMEOUT_MS);
-  await t.spawn('unshare', args, { env, timeout: TIMEOUT_MS }, name);
+  const env = { ...process.env, [CASE]: name, TAP: '1', TAP_TIMEOUT: String(timeoutMs / 1000) };
+  t.setTimeout(timeoutMs);
+  await t.spawn('unshare', args, { env, timeout: timeoutMs }, name);
 }
 
 /**
