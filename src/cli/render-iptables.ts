@@ -4,9 +4,9 @@
  * @module
  */
 
-import { FakeRuleset } from '../modes/iptables/fake.ts';
+import { FakeRuleset } from '../iptables/fake.ts';
+import { parseSave } from '../iptables/parse.ts';
 import type { DynamicFacts, IptablesOptions } from '../modes/iptables/options.ts';
-import { parseSave } from '../modes/iptables/parse.ts';
 import { LARGE_CLUSTER_ENDPOINTS, renderAll, renderService } from '../modes/iptables/render.ts';
 import { selectNodeIPs } from '../proxier/node-port-addresses.ts';
 import { compareText, type Family } from '../proxier/types.ts';

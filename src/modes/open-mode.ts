@@ -4,6 +4,7 @@
  * @module
  */
 
+import type { Flavour } from '../iptables/tools.ts';
 import type { Nfacct } from '../netlink/nfacct.ts';
 import type { Nftables } from '../netlink/nftables/nftables.ts';
 import type { Family, IPAddress, LocalTraffic, NodePortAddresses } from '../proxier/types.ts';
@@ -12,7 +13,6 @@ import type { Exec } from '../sys/exec.ts';
 import type { Sysctl } from '../sys/proc.ts';
 import type { Processes } from '../sys/processes.ts';
 import type { IptablesMetrics } from './iptables/apply.ts';
-import type { Flavour } from './iptables/tools.ts';
 import type { Dataplane, DataplaneLog, ModeName } from './mode.ts';
 import type { LayoutName } from './nftables/layout.ts';
 import type { NftablesMetrics } from './nftables/metrics.ts';

@@ -7,6 +7,8 @@
  * @module
  */
 
+import { probeFamily } from '../iptables/probe.ts';
+import type { AnyTable, Flavour } from '../iptables/tools.ts';
 import { kernelAnswered } from '../netlink/error.ts';
 import { createNftObjects, type NftObjects, type TableFamily } from '../netlink/nft-objects.ts';
 import { FAMILIES, type Family } from '../proxier/types.ts';
@@ -16,8 +18,6 @@ import { type LegacyTables, realLegacyTables } from '../sys/legacy-tables.ts';
 import { removeRules } from './iptables/cleanup.ts';
 import { CANARY, EXTERNAL_SERVICES, FORWARD, NODEPORTS, PROXY_FIREWALL, SERVICES } from './iptables/names.ts';
 import { usersOfOtherFlavour } from './iptables/other-flavour.ts';
-import { probeFamily } from './iptables/probe.ts';
-import type { AnyTable, Flavour } from './iptables/tools.ts';
 import type { ModeName } from './mode.ts';
 
 /** `perhaps`: only the programs of the ruleset can tell. */

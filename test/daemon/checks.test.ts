@@ -1,5 +1,9 @@
+import { once } from 'node:events';
+import { createServer } from 'node:http';
 import t from 'tap';
+import { loadConfig } from '../../src/config/load.ts';
 import { type CheckInput, checkFamilies } from '../../src/daemon/checks.ts';
+import { openCluster } from '../../src/daemon/cluster.ts';
 import { hasIPv6, servedFamilies } from '../../src/daemon/families.ts';
 import { checkClock, checkNode, clockHint, isProxy } from '../../src/daemon/node-checks.ts';
 import { StatusLog } from '../../src/daemon/status-log.ts';
@@ -366,6 +370,28 @@ t.test('clocks', async (t) => {
   ]) {
     t.match(clockHint(why, nowMs), /^by the clock of this node it is 2026-01-01T00:00:00\.000Z: is it right\?$/, why);
   }
+});
+
+t.test('the time of the API server is that of its answers', async (t) => {
+  const clock = new FakeClock();
+  const serverMs = Math.floor(clock.now() / 1000) * 1000 + 7_200_000;
+  const server = createServer((_, response) => {
+    response.sendDate = false;
+    response.writeHead(404, { Date: new Date(serverMs).toUTCString() }).end('{}');
+  }).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const at = server.address();
+  const port = at !== null && typeof at !== 'string' ? at.port : 0;
+  const { config } = await loadConfig({ master: `http://127.0.0.1:${port}` }, { readFile: async () => '' });
+  const cluster = await openCluster(config, clock);
+  t.equal(cluster.clockSkewMs?.(), undefined, 'unknown before');
+  const stop = new AbortController();
+  const onStatus = () => stop.abort();
+  await cluster.nodeSource('n1').run({ onEvent() {}, onInvalid() {}, onStatus }, stop.signal);
+  t.equal(cluster.clockSkewMs?.(), serverMs - clock.now());
+  cluster.close();
+  server.closeAllConnections();
+  server.close();
 });
 
 t.test('findListener()', async (t) => {

@@ -8,10 +8,10 @@ import { globSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { buildRestore, deltaFromDump, serviceDelta } from '../../src/modes/iptables/delta.ts';
-import { FakeRestoreError, FakeRuleset } from '../../src/modes/iptables/fake.ts';
-import { formatRestore, formatSaved } from '../../src/modes/iptables/format.ts';
-import { parseSave } from '../../src/modes/iptables/parse.ts';
-import { parseRestoreError } from '../../src/modes/iptables/refusal.ts';
+import { FakeRestoreError, FakeRuleset } from '../../src/iptables/fake.ts';
+import { formatRestore, formatSaved } from '../../src/iptables/format.ts';
+import { parseSave } from '../../src/iptables/parse.ts';
+import { parseRestoreError } from '../../src/iptables/refusal.ts';
 import { renderService } from '../../src/modes/iptables/render.ts';
 import {
   ACCEPT,
@@ -24,7 +24,7 @@ import {
   type Rule,
   rule,
   source,
-} from '../../src/modes/iptables/rule.ts';
+} from '../../src/iptables/rule.ts';
 import { renderStatic } from '../../src/modes/iptables/static.ts';
 import { FAMILIES, type Family } from '../../src/proxier/types.ts';
 import { IPV6_SERVICES, makeFacts, makeOptions, POLICIES, SIX_SERVICES } from '../lib/iptables-world.ts';

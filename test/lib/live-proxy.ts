@@ -13,7 +13,7 @@ import { fileURLToPath } from 'node:url';
 import type { Test } from 'tap';
 import { type ApiServer, createApiServer } from '../../src/lab/api/server.ts';
 import { parseMetrics } from '../../src/lab/proxy.ts';
-import type { Flavour } from '../../src/modes/iptables/tools.ts';
+import type { Flavour } from '../../src/iptables/tools.ts';
 import { NODE } from './live-objects.ts';
 import { privateRun, sh } from './namespace.ts';
 import { differenceOf, normalForm } from './normal-form.ts';

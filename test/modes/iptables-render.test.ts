@@ -1,8 +1,8 @@
 /** What a service becomes: whole goldens, the rules of each case, numbers of rules. */
 
 import t from 'tap';
-import { FakeRuleset } from '../../src/modes/iptables/fake.ts';
-import { formatRestore } from '../../src/modes/iptables/format.ts';
+import { FakeRuleset } from '../../src/iptables/fake.ts';
+import { formatRestore } from '../../src/iptables/format.ts';
 import type { DynamicFacts, IptablesOptions } from '../../src/modes/iptables/options.ts';
 import { countRules, renderAll, renderService } from '../../src/modes/iptables/render.ts';
 import { renderStatic } from '../../src/modes/iptables/static.ts';

@@ -1,16 +1,17 @@
 /** Names, numbers and single rules: what is written, and what the tool prints for it. */
 
 import t from 'tap';
-import { FakeRuleset } from '../../src/modes/iptables/fake.ts';
+import { FakeRuleset } from '../../src/iptables/fake.ts';
 import {
   formatMark,
   formatProbability,
   formatRestore,
   formatSaved,
   formatSavedProbability,
-} from '../../src/modes/iptables/format.ts';
-import { endpointChain, isServiceChain, servicePortChains, toChainName } from '../../src/modes/iptables/names.ts';
-import { parseSave } from '../../src/modes/iptables/parse.ts';
+} from '../../src/iptables/format.ts';
+import { toChainName } from '../../src/iptables/chain.ts';
+import { endpointChain, isServiceChain, servicePortChains } from '../../src/modes/iptables/names.ts';
+import { parseSave } from '../../src/iptables/parse.ts';
 import {
   comment,
   ctstate,
@@ -27,7 +28,7 @@ import {
   type Rule,
   rule,
   source,
-} from '../../src/modes/iptables/rule.ts';
+} from '../../src/iptables/rule.ts';
 import { JUMPS, renderStatic } from '../../src/modes/iptables/static.ts';
 import { nodePortAddresses } from '../../src/proxier/node-port-addresses.ts';
 import type { Family } from '../../src/proxier/types.ts';

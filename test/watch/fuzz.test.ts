@@ -3,7 +3,7 @@
  * rules that the tool would read as they are meant. Nothing else may be thrown, and no text of theirs may become a rule.
  */
 import t from 'tap';
-import { FakeRuleset } from '../../src/modes/iptables/fake.ts';
+import { FakeRuleset } from '../../src/iptables/fake.ts';
 import { renderAll } from '../../src/modes/iptables/render.ts';
 import { Model } from '../../src/proxier/model.ts';
 import { FAMILIES, type InvalidObject, type WatchEvent } from '../../src/proxier/types.ts';

@@ -10,6 +10,10 @@
  * @module
  */
 
+import { type ChainName, TABLES, type Table } from '../../iptables/chain.ts';
+import { parseSave, type SavedRules } from '../../iptables/parse.ts';
+import { RestoreRefusedError } from '../../iptables/refusal.ts';
+import type { Tools } from '../../iptables/tools.ts';
 import type { ObjectKey, ServicePlan } from '../../proxier/types.ts';
 import type { Clock } from '../../sys/clock.ts';
 import type { Dataplane, DataplaneLog, Inspection, Refusal, Snapshot, SyncOptions, SyncReport } from '../mode.ts';
@@ -19,13 +23,9 @@ import { buildRestore, type Edit, type OwnedEdits, type RestoreInput, serviceDel
 import { type FactsDeps, readFacts } from './facts.ts';
 import { formatService } from './format-service.ts';
 import { type Applied, FullRound, renderRefusal } from './full-round.ts';
-import { type ChainName, TABLES, type Table } from './names.ts';
 import type { DynamicFacts, IptablesOptions } from './options.ts';
-import { parseSave, type SavedRules } from './parse.ts';
-import { RestoreRefusedError } from './refusal.ts';
 import { countRules, LARGE_CLUSTER_ENDPOINTS, renderService, type ServiceRules } from './render.ts';
 import { renderStatic, type StaticChain } from './static.ts';
-import type { Tools } from './tools.ts';
 import { blame, countWritten, type RuleCounts, removal, writeInHalves } from './write.ts';
 
 /** What a sync tells about itself. */

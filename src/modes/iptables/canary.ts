@@ -5,9 +5,9 @@
  * @module
  */
 
+import type { AnyTable, Tools } from '../../iptables/tools.ts';
 import type { Clock } from '../../sys/clock.ts';
 import { CANARY } from './names.ts';
-import type { AnyTable, Tools } from './tools.ts';
 
 const TABLES: readonly AnyTable[] = ['mangle', 'nat', 'filter'];
 /** A firewall script flushes table after table; rules written between are lost again. So long is waited for the others at most. */

@@ -7,9 +7,9 @@
  * @module
  */
 
+import { formatRestore } from '../../iptables/format.ts';
 import { compareText, type ObjectKey } from '../../proxier/types.ts';
 import type { Edit, OwnedEdits } from './delta.ts';
-import { formatRestore } from './format.ts';
 import type { ServiceRules } from './render.ts';
 import type { StaticChain } from './static.ts';
 

@@ -8,12 +8,13 @@
  * @module
  */
 
+import { type ChainName, TABLES, type Table, toChainName } from '../../iptables/chain.ts';
+import { formatRestore, formatSaved } from '../../iptables/format.ts';
+import type { SavedChain, SavedRules } from '../../iptables/parse.ts';
+import type { Rule } from '../../iptables/rule.ts';
 import { assertNever, compareText, type Family, type ObjectKey } from '../../proxier/types.ts';
-import { formatRestore, formatSaved } from './format.ts';
-import { type ChainName, isServiceChain, KUBE_FIREWALL, TABLES, type Table, toChainName } from './names.ts';
-import type { SavedChain, SavedRules } from './parse.ts';
+import { isServiceChain, KUBE_FIREWALL } from './names.ts';
 import type { ServiceRules, SharedRules } from './render.ts';
-import type { Rule } from './rule.ts';
 import { JUMPS, type StaticChain } from './static.ts';
 
 /** Where an edit comes from: a service, or the part that does not depend on services. */

@@ -4,8 +4,8 @@
  * @module
  */
 
-import { formatRestore } from './format.ts';
-import { TABLES } from './names.ts';
+import { TABLES } from '../../iptables/chain.ts';
+import { formatRestore } from '../../iptables/format.ts';
 import type { ServiceRules } from './render.ts';
 
 /** Lines of an input of `iptables-restore --noflush`; a table without rules is left out. */

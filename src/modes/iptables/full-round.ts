@@ -5,13 +5,14 @@
  * @module
  */
 
+import { type ChainName, TABLES, toChainName } from '../../iptables/chain.ts';
+import type { SavedRules } from '../../iptables/parse.ts';
 import type { ObjectKey, ServicePlan } from '../../proxier/types.ts';
 import type { Refusal } from '../mode.ts';
 import { rewriteCrowded } from './crowded.ts';
 import { deltaFromDump, type OwnedEdits, serviceDelta } from './delta.ts';
-import { type ChainName, isServiceChain, TABLES, toChainName } from './names.ts';
+import { isServiceChain } from './names.ts';
 import type { DynamicFacts, IptablesOptions } from './options.ts';
-import type { SavedRules } from './parse.ts';
 import { countRules, renderService, type ServiceRules } from './render.ts';
 import type { StaticChain } from './static.ts';
 import { type RuleCounts, withoutRemovals } from './write.ts';

@@ -4,14 +4,14 @@
  * @module
  */
 
+import { waitForPredecessor } from '../../iptables/predecessor.ts';
+import { probeIptables } from '../../iptables/probe.ts';
 import { FAMILIES, type Family } from '../../proxier/types.ts';
 import { ensureSysctl } from '../../sys/proc.ts';
 import type { ModeDeps, ModeSettings, OpenMode } from '../open-mode.ts';
 import { createIptablesDataplane } from './apply.ts';
 import { cleanUp } from './cleanup.ts';
 import { CT_STATE_INVALID_COUNTER, LOCALHOST_NODEPORTS_COUNTER } from './names.ts';
-import { waitForPredecessor } from './predecessor.ts';
-import { probeIptables } from './probe.ts';
 
 /**
  * Looks at the programs and at both families.

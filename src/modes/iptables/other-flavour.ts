@@ -5,11 +5,11 @@
  * @module
  */
 
+import type { AnyTable, Flavour } from '../../iptables/tools.ts';
 import type { NftObjects } from '../../netlink/nft-objects.ts';
 import { FAMILIES, type Family } from '../../proxier/types.ts';
 import { type Exec, ExecError } from '../../sys/exec.ts';
 import type { LegacyTables } from '../../sys/legacy-tables.ts';
-import type { AnyTable, Flavour } from './tools.ts';
 
 /** Chains that tell who has been there. */
 const MARKS: readonly { readonly owner: string; readonly table: AnyTable; readonly chain: string }[] = [

@@ -5,19 +5,33 @@
  * @module
  */
 
-import { cidrContains, isZeroCidr } from '../../proxier/addr.ts';
+import { type ChainName, TABLES, type Table } from '../../iptables/chain.ts';
+import { formatRestore } from '../../iptables/format.ts';
+import { ifLocal, ifNotLocal } from '../../iptables/local-traffic.ts';
 import {
-  assertNever,
+  ACCEPT,
+  comment,
+  DROP,
+  destination,
+  dport,
+  jump,
+  type Match,
+  protocol,
+  REJECT,
+  type Rule,
+  rule,
+  source,
+  type Target,
+} from '../../iptables/rule.ts';
+import { cidrContains } from '../../proxier/addr.ts';
+import {
   compareText,
   type Endpoint,
   type IPAddress,
-  type LocalTraffic,
   type ServicePlan,
   type ServicePortPlan,
 } from '../../proxier/types.ts';
-import { formatRestore } from './format.ts';
 import {
-  type ChainName,
   EXTERNAL_SERVICES,
   endpointChain,
   KUBE_FIREWALL,
@@ -27,26 +41,8 @@ import {
   PROXY_FIREWALL,
   SERVICES,
   servicePortChains,
-  TABLES,
-  type Table,
 } from './names.ts';
 import type { DynamicFacts, IptablesOptions } from './options.ts';
-import {
-  ACCEPT,
-  comment,
-  DROP,
-  destination,
-  dport,
-  inInterface,
-  jump,
-  type Match,
-  protocol,
-  REJECT,
-  type Rule,
-  rule,
-  source,
-  type Target,
-} from './rule.ts';
 import { JUMPS, renderStatic, type StaticChain } from './static.ts';
 
 /** What one service port has in one top-level chain. The order of `rules` counts; where they stand among those of others does not. */
@@ -285,32 +281,6 @@ class PortRenderer {
       rule([...note, ...remember, protocol(of)], { kind: 'dnat', to: endpoint.text }),
     ]);
   }
-}
-
-/** What tells a packet of a pod; undefined if nothing does. */
-function ifLocal(local: LocalTraffic): Match | undefined {
-  switch (local.kind) {
-    case 'none':
-      return undefined;
-    case 'cidr':
-      return source(local.cidr);
-    case 'bridge':
-      return inInterface(local.name);
-    case 'prefix':
-      return inInterface(`${local.prefix}+`);
-    default:
-      return assertNever(local, 'local traffic');
-  }
-}
-
-/**
- * What tells a packet of anything else; undefined if nothing does, or if there is nothing else: a CIDR of all addresses
- * never fails to match, and iptables' nft flavour refuses a rule that asks for it.
- */
-function ifNotLocal(local: LocalTraffic): Match | undefined {
-  if (local.kind === 'cidr' && isZeroCidr(local.cidr)) return undefined;
-  const match = ifLocal(local);
-  return match !== undefined && 'negated' in match ? { ...match, negated: true } : undefined;
 }
 
 /** How many rules there are per table, as the rule metrics count them. */

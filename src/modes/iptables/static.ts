@@ -5,10 +5,25 @@
  * @module
  */
 
+import { type ChainName, type Table, toChainName } from '../../iptables/chain.ts';
+import {
+  ACCEPT,
+  comment,
+  ctstate,
+  DROP,
+  destination,
+  type Jump,
+  jump,
+  type Match,
+  markOfBit,
+  RETURN,
+  type Rule,
+  rule,
+  source,
+} from '../../iptables/rule.ts';
 import { familyOf, isLoopback } from '../../proxier/addr.ts';
 import { compareText } from '../../proxier/types.ts';
 import {
-  type ChainName,
   CT_STATE_INVALID_COUNTER,
   EXTERNAL_SERVICES,
   FORWARD,
@@ -18,24 +33,8 @@ import {
   POSTROUTING,
   PROXY_FIREWALL,
   SERVICES,
-  type Table,
-  toChainName,
 } from './names.ts';
 import type { DynamicFacts, IptablesOptions } from './options.ts';
-import {
-  ACCEPT,
-  comment,
-  ctstate,
-  DROP,
-  destination,
-  jump,
-  type Match,
-  markOfBit,
-  RETURN,
-  type Rule,
-  rule,
-  source,
-} from './rule.ts';
 
 /** One top-level chain. */
 export interface StaticChain {
@@ -46,13 +45,6 @@ export interface StaticChain {
    */
   readonly kind: 'whole' | 'shared';
   readonly rules: readonly Rule[];
-}
-
-/** A jump from a built-in chain to one of ours. */
-export interface Jump {
-  readonly table: Table;
-  readonly from: ChainName;
-  readonly rule: Rule;
 }
 
 /**

@@ -7,11 +7,11 @@
  * @module
  */
 
+import { type ChainName, TABLES, type Table, toChainName } from '../../iptables/chain.ts';
+import { RestoreRefusedError, saysMissingTarget } from '../../iptables/refusal.ts';
+import type { Tools } from '../../iptables/tools.ts';
 import type { Refusal } from '../mode.ts';
 import { buildRestore, type Edit, type OwnedEdits, type RestoreInput } from './delta.ts';
-import { type ChainName, TABLES, type Table, toChainName } from './names.ts';
-import { RestoreRefusedError, saysMissingTarget } from './refusal.ts';
-import type { Tools } from './tools.ts';
 
 /** Who is at fault. At least one of the lists is not empty. */
 export interface Blame {

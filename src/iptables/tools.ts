@@ -5,10 +5,10 @@
  * @module
  */
 
-import type { Family } from '../../proxier/types.ts';
-import type { Clock } from '../../sys/clock.ts';
-import { type Command, type Exec, ExecError, exitedWith } from '../../sys/exec.ts';
-import type { ChainName, Table } from './names.ts';
+import type { Family } from '../proxier/types.ts';
+import type { Clock } from '../sys/clock.ts';
+import { type Command, type Exec, ExecError, exitedWith } from '../sys/exec.ts';
+import type { ChainName, Table } from './chain.ts';
 import { parseRestoreError, RestoreRefusedError, saysLocked } from './refusal.ts';
 
 /** `nft`: over nf_tables; `legacy`: over ip_tables. The two do not see each other's rules. */

@@ -4,8 +4,8 @@
  * @module
  */
 
-import type { Family } from '../../proxier/types.ts';
-import type { FakeCall, FakeProgram, FakeResult } from '../../sys/fake-exec.ts';
+import type { Family } from '../proxier/types.ts';
+import type { FakeCall, FakeProgram, FakeResult } from '../sys/fake-exec.ts';
 import { FakeRestoreError, type FakeRuleset } from './fake.ts';
 
 /** Something that happens to the next starts instead of what they do. */

@@ -7,8 +7,8 @@
  * @module
  */
 
-import { assertNever, type Family } from '../../proxier/types.ts';
-import type { Mark, Match, Rule, Target } from './rule.ts';
+import { assertNever, type Family } from '../proxier/types.ts';
+import type { Mark, Match, ProtocolName, Rule, Target } from './rule.ts';
 
 /** The mark as it is written: `0x` and eight digits. spec: iptables.md §1. */
 export function formatMark(mark: Mark): string {
@@ -36,7 +36,7 @@ export function formatSavedProbability(of: number): string {
   return toFixedHalfEven(Math.round(Number(formatProbability(of)) * 2 ** 31) / 2 ** 31, 11);
 }
 
-const not = (negated: boolean) => (negated ? '! ' : '');
+const not = (negated = false) => (negated ? '! ' : '');
 
 /** The body of a rule as `iptables-restore` takes it, in the order of its matches. */
 export function formatRestore(rule: Rule): string {
@@ -52,6 +52,8 @@ function restoreMatch(match: Match): string {
       return `-m comment --comment ${match.text.includes(' ') ? `"${match.text}"` : match.text}`;
     case 'protocol':
       return `-m ${match.protocol} -p ${match.protocol}`;
+    case 'onlyProtocol':
+      return `-p ${match.protocol}`;
     case 'source':
       return `${not(match.negated)}-s ${match.address}`;
     case 'destination':
@@ -65,7 +67,13 @@ function restoreMatch(match: Match): string {
     case 'mark':
       return `-m mark ${not(match.negated)}--mark ${formatMark(match.mark)}/${formatMark(match.mark)}`;
     case 'addrtype':
-      return `-m addrtype --${match.side}-type LOCAL`;
+      return `-m addrtype ${not(match.negated)}--${match.side}-type LOCAL`;
+    case 'physdevIn':
+      return `-m physdev ${not(match.negated)}--physdev-is-in`;
+    case 'set':
+      return `-m set --match-set ${match.name} ${match.directions}`;
+    case 'virtualServer':
+      return `-m ipvs --vaddr ${match.address} --vproto ${match.protocol} --vport ${match.port}`;
     case 'random':
       return `-m statistic --mode random --probability ${formatProbability(match.of)}`;
     case 'recentCheck':
@@ -126,6 +134,7 @@ export function formatSaved(rule: Rule, family: Family): string {
         inInterface = `${not(match.negated)}-i ${match.name} `;
         break;
       case 'protocol':
+      case 'onlyProtocol':
         protocol = `-p ${match.protocol} `;
         break;
       case 'dport':
@@ -149,6 +158,7 @@ function savedMatch(match: Match, family: Family, dport: string): string {
     case 'source':
     case 'destination':
     case 'inInterface':
+    case 'onlyProtocol':
     case 'dport':
       return '';
     case 'ctstate':
@@ -156,7 +166,15 @@ function savedMatch(match: Match, family: Family, dport: string): string {
     case 'mark':
       return `-m mark ${not(match.negated)}--mark ${hex(match.mark)}/${hex(match.mark)} `;
     case 'addrtype':
-      return `-m addrtype --${match.side}-type LOCAL `;
+      return `-m addrtype ${not(match.negated)}--${match.side}-type LOCAL `;
+    case 'physdevIn':
+      return `-m physdev ${not(match.negated)}--physdev-is-in `;
+    case 'set':
+      return `-m set --match-set ${match.name} ${match.directions} `;
+    case 'virtualServer': {
+      const { address, protocol, port } = match;
+      return `-m ipvs --vproto ${PROTOCOL_NUMBERS[protocol]} --vaddr ${libcAddress(address)} --vport ${port} `;
+    }
     case 'random':
       return `-m statistic --mode random --probability ${formatSavedProbability(match.of)} `;
     case 'recentCheck':
@@ -193,6 +211,9 @@ function savedTarget(target: Target, family: Family): string {
       return assertNever(target, 'target');
   }
 }
+
+/** The tool prints this one protocol as a number. */
+const PROTOCOL_NUMBERS: Readonly<Record<ProtocolName, number>> = { tcp: 6, udp: 17, sctp: 132 };
 
 const RECENT_TAIL: Readonly<Record<Family, string>> = {
   IPv4: '--mask 255.255.255.255 --rsource',

@@ -7,9 +7,9 @@
  * @module
  */
 
-import { FAMILIES, type Family } from '../../proxier/types.ts';
-import type { Clock } from '../../sys/clock.ts';
-import { type Exec, ExecError } from '../../sys/exec.ts';
+import { FAMILIES, type Family } from '../proxier/types.ts';
+import type { Clock } from '../sys/clock.ts';
+import { type Exec, ExecError } from '../sys/exec.ts';
 import { saysLocked } from './refusal.ts';
 import { type Binaries, createTools, type Flavour, runUntilUnlocked, type Tools, type ToolsInfo } from './tools.ts';
 

@@ -13,7 +13,7 @@
  * @module
  */
 
-import { ExecError } from '../../sys/exec.ts';
+import { ExecError } from '../sys/exec.ts';
 
 export interface RefusedLine {
   /** 1 is the first line of the input. */

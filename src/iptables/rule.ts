@@ -7,16 +7,21 @@
  * @module
  */
 
-import type { Protocol } from '../../proxier/types.ts';
-import type { ChainName } from './names.ts';
+import type { Protocol } from '../proxier/types.ts';
+import type { ChainName, Table } from './chain.ts';
 
 /** Value and mask of the packet mark are always one bit. */
 export type Mark = number & { readonly __brand: 'Mark' };
 
+/** As the tools spell it. */
+export type ProtocolName = 'tcp' | 'udp' | 'sctp';
+
 export type Match =
   | { readonly kind: 'comment'; readonly text: string }
   /** `-m p -p p`: loads the match that `dport` is an option of. */
-  | { readonly kind: 'protocol'; readonly protocol: 'tcp' | 'udp' | 'sctp' }
+  | { readonly kind: 'protocol'; readonly protocol: ProtocolName }
+  /** `-p p`, for rules that ask for nothing more of it. */
+  | { readonly kind: 'onlyProtocol'; readonly protocol: ProtocolName }
   /** An address or a CIDR. */
   | { readonly kind: 'source'; readonly address: string; readonly negated: boolean }
   | { readonly kind: 'destination'; readonly address: string; readonly negated: boolean }
@@ -26,7 +31,19 @@ export type Match =
   | { readonly kind: 'dport'; readonly port: number }
   | { readonly kind: 'ctstate'; readonly states: string; readonly negated: boolean }
   | { readonly kind: 'mark'; readonly mark: Mark; readonly negated: boolean }
-  | { readonly kind: 'addrtype'; readonly side: 'src' | 'dst' }
+  /** An address of this node. */
+  | { readonly kind: 'addrtype'; readonly side: 'src' | 'dst'; readonly negated?: boolean }
+  /** The packet came in through a port of a bridge. */
+  | { readonly kind: 'physdevIn'; readonly negated: boolean }
+  /** In an ipset. @see directions `src` or `dst` for each field of its elements, separated by commas. */
+  | { readonly kind: 'set'; readonly name: string; readonly directions: string }
+  /** Of a connection of this virtual server of IPVS. */
+  | {
+      readonly kind: 'virtualServer';
+      readonly address: string;
+      readonly protocol: ProtocolName;
+      readonly port: number;
+    }
   /** One of `of` packets. 2 or more. */
   | { readonly kind: 'random'; readonly of: number }
   | { readonly kind: 'recentCheck'; readonly list: ChainName; readonly seconds: number }
@@ -48,6 +65,13 @@ export interface Rule {
   readonly matches: readonly Match[];
   /** Undefined: the packet goes on to the next rule. */
   readonly target: Target | undefined;
+}
+
+/** A jump from a built-in chain to one of ours. */
+export interface Jump {
+  readonly table: Table;
+  readonly from: ChainName;
+  readonly rule: Rule;
 }
 
 /**

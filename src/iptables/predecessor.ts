@@ -7,8 +7,8 @@
  * @module
  */
 
-import type { Clock } from '../../sys/clock.ts';
-import type { Processes } from '../../sys/processes.ts';
+import type { Clock } from '../sys/clock.ts';
+import type { Processes } from '../sys/processes.ts';
 
 /** A restore that takes longer than this hangs, or comes again and again from somebody else who uses the same words. */
 const DEADLINE_MS = 60_000;

@@ -8,7 +8,7 @@
  * @module
  */
 
-import type { Family } from '../../proxier/types.ts';
+import type { Family } from '../proxier/types.ts';
 
 const BUILT_IN: Readonly<Record<string, readonly string[]>> = {
   filter: ['INPUT', 'FORWARD', 'OUTPUT'],
