@@ -1,9 +1,10 @@
 /** Real packets through `switchyard run`: the flow tables, a lab for each configuration of the proxy. */
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
+import { NFTABLES_LAYOUTS } from '../../src/config/types.ts';
 import type { JsonObject, KubeObject } from '../../src/lab/api/object.ts';
 import { endpointSlices } from '../../src/lab/tutorial.ts';
-import { createFlowLab } from '../contract/flow-lab.ts';
+import { createFlowLab, type FlowRun } from '../contract/flow-lab.ts';
 import {
   AFFINITY_TIMEOUT,
   CORE,
@@ -70,6 +71,20 @@ t.test('iptables, legacy', async (t) => {
   await runSuite(t, CORE, { mode: 'iptables', program: [SWITCHYARD, 'run', '--iptables-flavour', 'legacy'] });
 });
 
-t.test('nftables', async (t) => {
-  for (const suite of [...SUITES, NOT_SERVED]) await runSuite(t, suite, { mode: 'nftables' });
-});
+for (const layout of NFTABLES_LAYOUTS) {
+  t.test(`nftables, layout ${layout}`, async (t) => {
+    const run: FlowRun = { mode: 'nftables', config: { nftables: { layout } } };
+    for (const suite of [...SUITES, NOT_SERVED]) await runSuite(t, suite, run);
+
+    t.test('is the layout asked for', async (t) => {
+      await using lab = await createFlowLab({ config: {} }, run);
+      lab.apply([
+        service('some', { ports: [{ port: 80 }] }),
+        ...endpointSlices(lab.topology, 'some', lab.topology.pods),
+      ]);
+      await lab.settled();
+      const rules = await lab.node.exec.run({ argv: ['nft', 'list', 'ruleset'], timeoutMs: 10_000 });
+      t.equal(rules.includes('chain service-'), layout === 'chains', 'only one of them has a chain for a Service');
+    });
+  });
+}
