@@ -2,6 +2,7 @@
  * The image that deploy/Dockerfile makes, and in it the daemon with what the DaemonSets grant and no more: user, capabilities, seccomp
  * profile, mounts, a read-only root file system. It carries traffic in the lab; with one grant missing it says which.
  */
+import { spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -27,6 +28,11 @@ const TOKEN = 'token-of-the-account';
 /** The image may grow to this before someone asks why. */
 const MAX_SIZE_MB = 300;
 
+for (const program of ['debootstrap', 'buildah', 'runc']) {
+  const { error } = spawnSync(program, ['--version']);
+  if (error)
+    throw new Error(`Cannot test the image: no ${program}, it must be installed (Debian's package has its name)`);
+}
 const image = buildImage();
 t.teardown(() => image.close());
 const certificates = makeCertificates();
@@ -235,7 +241,8 @@ interface Case {
 const leftLegacy = [['iptables-legacy', '-t', 'nat', '-N', 'KUBE-SERVICES'] as const];
 
 const STAYS = /"level":"warn".*"ruleset":"iptables \(legacy\)".*rules of another mode stay for now/;
-const REMOVED = /"level":"info".*"ruleset":"iptables \(legacy\)".*rules of another mode removed/;
+const removed = (ruleset: string) =>
+  new RegExp(`"level":"info".*"ruleset":"${ruleset}".*rules of another mode removed`);
 
 const hint = (flavour: string) => [[`iptables-${flavour}`, '-t', 'mangle', '-N', 'KUBE-IPTABLES-HINT'] as const];
 
@@ -296,7 +303,15 @@ const cases: readonly Case[] = [
     mode: 'nftables',
     before: leftLegacy,
     says: /nftables/,
-    leftovers: REMOVED,
+    leftovers: removed('iptables \\(legacy\\)'),
+  },
+  {
+    name: 'iptables after nftables',
+    overlay: 'k3s',
+    mode: 'iptables',
+    before: [['nft', 'add', 'table', 'ip', 'kube-proxy'], ...hint('nft')],
+    says: /iptables 1\.8\.\d+ \(nft\)/,
+    leftovers: removed('nftables'),
   },
 ];
 

@@ -20,8 +20,8 @@ const DEBIAN = 'docker.io/library/debian:bookworm-slim';
 const NODE = 'docker.io/library/node:24-bookworm-slim';
 const IMAGE = 'localhost/switchyard:test';
 const CERTIFICATES = '/etc/ssl/certs/ca-certificates.crt';
-/** Layers of about seven builds; then all are thrown away. */
-const MAX_KEPT = 250;
+/** Layers of some builds, about 5 GB; then all are thrown away. */
+const MAX_KEPT = 100;
 const MINUTE_MS = 60_000;
 
 /** What the slim images of Debian leave out. */
