@@ -84,7 +84,11 @@ for (const layout of NFTABLES_LAYOUTS) {
       ]);
       await lab.settled();
       const rules = await lab.node.exec.run({ argv: ['nft', 'list', 'ruleset'], timeoutMs: 10_000 });
-      t.equal(/chain service-[A-Z2-7]{8}-/.test(rules), layout === 'chains', 'only one of them has a chain for a Service');
+      t.equal(
+        /chain service-[A-Z2-7]{8}-/.test(rules),
+        layout === 'chains',
+        'only one of them has a chain for a Service',
+      );
     });
   });
 }
