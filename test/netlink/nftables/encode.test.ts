@@ -2,14 +2,18 @@
  * Bytes of commands: those `nft` 1.0.6 sent for the same text, captured on Linux 6.18 (x86-64).
  */
 import t from 'tap';
-import { decodeMessages } from '../../../src/netlink/codec.ts';
+import { decodeMessages, type NetlinkMessage, NLM_F_ACK } from '../../../src/netlink/codec.ts';
+import { ElementReader } from '../../../src/netlink/nftables/decode-element.ts';
 import { encodeBatch } from '../../../src/netlink/nftables/encode.ts';
+import { formatCommand, formatTransaction } from '../../../src/netlink/nftables/text.ts';
 import type {
   Command,
   MapReference,
   NftFamily,
+  SetElement,
   SetObject,
   Statement,
+  Transaction,
 } from '../../../src/netlink/nftables/transaction.ts';
 
 const HAIRPIN: SetObject = {
@@ -31,6 +35,18 @@ const AFFINITY: SetObject = {
   timeoutSeconds: 10800,
 };
 
+const BOXES: SetObject = { name: 'c', key: ['addr', 'addr', 'inet_proto', 'inet_service'], flags: ['interval'] };
+const RANGES: SetObject = { name: 'a', key: ['addr'], flags: ['interval'] };
+const SENT: SetObject = { name: 's', key: ['addr', 'inet_proto', 'inet_service'] };
+const CLIENTS: SetObject = {
+  name: 'd',
+  key: ['addr', 'addr', 'inet_proto', 'inet_service'],
+  data: ['addr', 'inet_service'],
+  flags: ['dynamic', 'timeout'],
+  timeoutSeconds: 10800,
+  size: 1000,
+};
+
 const rule = (chain: string, statements: readonly Statement[], comment?: string): Command => ({
   verb: 'add',
   object: 'rule',
@@ -46,6 +62,7 @@ const pick = (...endpoints: readonly [string, number][]): MapReference => ({
 const rows: readonly {
   name: string;
   family: NftFamily;
+  table?: string;
   setId?: number;
   made?: SetObject;
   command: Command;
@@ -272,29 +289,326 @@ const rows: readonly {
       '24010000060a010c08000000000000000a0000000f0001006b7562652d70726f787900000e000200736572766963652d58000000f000048024000180090001006d6574610000000014000280080002000000001008000100000000012c00018008000100636d700020000280080001000000000108000200000000000c0003800500010006000000340001800b0001006e756d67656e0000240002800800010000000001080002000000000108000300000000010800040000000000380001800b0001006c6f6f6b7570000028000280080002000000000108000300000000010c0001005f5f6d6170256400080004000000000230000180080001006e617400240002800800010000000001080002000000000a08000300000000010800050000000002',
     ],
   },
+  {
+    name: 'add set ip t c { type ipv4_addr . ipv4_addr . inet_proto . inet_service ; flags interval ; }',
+    family: 'ip',
+    table: 't',
+    setId: 2,
+    command: { verb: 'add', object: 'set', set: BOXES },
+    want: [
+      '90000000090a010405000000000000000200000006000100740000000600020063000000080003000000008408000400001c730d080005000000001008000a000000000238000980340002800c00018008000100000000040c00018008000100000000040c00018008000100000000010c000180080001000000000214000d00000400000000030800040d0000000100',
+    ],
+  },
+  {
+    name: 'add element ip t c { 10.0.0.0/8 . 1.2.3.4 . tcp . 80, 10.1.0.0-10.1.0.5 . 1.2.3.5 . udp . 80-90 }',
+    family: 'ip',
+    table: 't',
+    setId: 2,
+    made: BOXES,
+    command: {
+      verb: 'add',
+      object: 'element',
+      set: BOXES,
+      elements: [
+        { key: ['10.0.0.0/8', '1.2.3.4', 'tcp', 80] },
+        { key: ['10.1.0.0-10.1.0.5', '1.2.3.5', 'udp', '80-90'] },
+      ],
+    },
+    want: [
+      '980000000c0a01040600000000000000020000000600010074000000060002006300000008000400000000026c0003803400018018000180140001000a00000001020304060000000050000018000a80140001000affffff0102030406000000005000003400028018000180140001000a01000001020305110000000050000018000a80140001000a0100050102030511000000005a0000',
+    ],
+  },
+  {
+    name: 'add element ip t a { 10.0.0.0/8, 192.168.0.0/16 }',
+    family: 'ip',
+    table: 't',
+    made: RANGES,
+    command: {
+      verb: 'add',
+      object: 'element',
+      set: RANGES,
+      elements: [{ key: ['10.0.0.0/8'] }, { key: ['192.168.0.0/16'] }],
+    },
+    want: [
+      '800000000c0a010404000000000000000200000006000100740000000600020061000000080004000000000154000380100001800c000180080001000a0000001800028008000300000000010c000180080001000b000000100003800c00018008000100c0a800001800048008000300000000010c00018008000100c0a90000',
+    ],
+  },
+  {
+    name: 'add map ip t e { typeof ip daddr . meta l4proto . th dport . numgen random mod 65536 : ip daddr . th dport ; }',
+    family: 'ip',
+    table: 't',
+    setId: 3,
+    command: {
+      verb: 'add',
+      object: 'set',
+      set: { name: 'e', key: ['addr', 'inet_proto', 'inet_service', 'integer'], data: ['addr', 'inet_service'] },
+    },
+    want: [
+      '04010000090a010407000000000000000200000006000100740000000600020065000000080003000000000808000400001cc344080005000000001008000600000001cd080007000000000808000a0000000003ae000d00000400000000010400000000036000040d00000001580014000407000000010c00040c00000001040c000000010e00040900000001060004100000000214000407000000010c00040b000000010402000000031a0004170000000112000401000000010400000100020400000000043400040d000000012c0014000407000000010c00040c00000001040c0000000114000407000000010c00040b0000000104020000000604000000000000',
+    ],
+  },
+  {
+    name: 'add map ip t d { type ipv4_addr . ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service ; size 1000 ; flags dynamic,timeout ; timeout 10800s ; }',
+    family: 'ip',
+    table: 't',
+    setId: 5,
+    command: { verb: 'add', object: 'set', set: CLIENTS },
+    want: [
+      '98000000090a010409000000000000000200000006000100740000000600020064000000080003000000003808000400001c730d080005000000001008000600000001cd080007000000000808000a00000000050c00098008000100000003e80c000b000000000000a4cb802a000d00000400000000010400000000030800040d0000000100040800040d00000001000604000000000000',
+    ],
+  },
+  {
+    name: 'add set ip t m { type mark ; }',
+    family: 'ip',
+    table: 't',
+    setId: 6,
+    command: { verb: 'add', object: 'set', set: { name: 'm', key: ['mark'] } },
+    want: [
+      '50000000090a01040a00000000000000020000000600010074000000060002006d00000008000300000000000800040000000013080005000000000408000a00000000060a000d000004010000000000',
+    ],
+  },
+  {
+    name: 'add set ip t p { type inet_proto ; }',
+    family: 'ip',
+    table: 't',
+    setId: 7,
+    command: { verb: 'add', object: 'set', set: { name: 'p', key: ['inet_proto'] } },
+    want: [
+      '50000000090a01040b0000000000000002000000060001007400000006000200700000000800030000000000080004000000000c080005000000000108000a00000000070a000d000004000000000000',
+    ],
+  },
+  {
+    name: 'add set ip t s { type inet_service ; }',
+    family: 'ip',
+    table: 't',
+    setId: 8,
+    command: { verb: 'add', object: 'set', set: { name: 's', key: ['inet_service'] } },
+    want: [
+      '50000000090a01040c0000000000000002000000060001007400000006000200730000000800030000000000080004000000000d080005000000000208000a00000000080a000d000004020000000000',
+    ],
+  },
+  {
+    name: 'add map ip t mm { type mark : ipv4_addr ; }',
+    family: 'ip',
+    table: 't',
+    setId: 9,
+    command: { verb: 'add', object: 'set', set: { name: 'mm', key: ['mark'], data: ['addr'] } },
+    want: [
+      '6c000000090a01040d00000000000000020000000600010074000000070002006d6d00000800030000000008080004000000001308000500000000040800060000000007080007000000000408000a000000000916000d000004010000000104020000000604000000000000',
+    ],
+  },
+  {
+    name: 'add map ip t vv { type ipv4_addr . ipv4_addr . inet_proto . inet_service : verdict ; flags interval ; }',
+    family: 'ip',
+    table: 't',
+    setId: 10,
+    command: {
+      verb: 'add',
+      object: 'set',
+      set: { name: 'vv', key: ['addr', 'addr', 'inet_proto', 'inet_service'], data: 'verdict', flags: ['interval'] },
+    },
+    want: [
+      'ac000000090a01040e000000000000000200000006000100740000000700020076760000080003000000008c08000400001c730d080005000000001008000600ffffff00080007000000000008000a000000000a38000980340002800c00018008000100000000040c00018008000100000000040c00018008000100000000010c000180080001000000000220000d00000400000000010400000000030800040d0000000100060400000000',
+    ],
+  },
+  {
+    name: 'add rule ip t x update @d { ip saddr . ip daddr . meta l4proto . th dport timeout 10s : ip daddr . th dport }',
+    family: 'ip',
+    table: 't',
+    setId: 5,
+    made: CLIENTS,
+    command: rule('x', [
+      {
+        kind: 'dynamic',
+        op: 'update',
+        set: 'd',
+        fields: ['saddr', 'daddr', 'l4proto', 'dport'],
+        data: ['daddr', 'dport'],
+        timeoutSeconds: 10,
+      },
+    ]),
+    want: [
+      '98010000060a010c1000000000000000020000000600010074000000060002007800000074010480340001800c0001007061796c6f6164002400028008000100000000010800020000000001080003000000000c0800040000000004340001800c0001007061796c6f61640024000280080001000000000908000200000000010800030000000010080004000000000424000180090001006d65746100000000140002800800020000000010080001000000000a340001800c0001007061796c6f61640024000280080001000000000b080002000000000208000300000000020800040000000002340001800c0001007061796c6f616400240002800800010000000002080002000000000108000300000000100800040000000004340001800c0001007061796c6f61640024000280080001000000000d080002000000000208000300000000020800040000000002480001800b00010064796e7365740000380002800800040000000001080005000000000208000300000000010c000600000000000000271006000100640000000800020000000005',
+    ],
+  },
+  {
+    name: 'add element ip t d { 1.1.1.1 . 2.2.2.2 . tcp . 80 timeout 600000ms expires 330000ms comment "hi" : 3.3.3.3 . 80 }',
+    family: 'ip',
+    table: 't',
+    setId: 5,
+    made: CLIENTS,
+    command: {
+      verb: 'add',
+      object: 'element',
+      set: CLIENTS,
+      elements: [
+        {
+          key: ['1.1.1.1', '2.2.2.2', 'tcp', 80],
+          timeoutMs: 600_000,
+          expiresMs: 330_000,
+          comment: 'hi',
+          data: ['3.3.3.3', 80],
+        },
+      ],
+    },
+    want: [
+      '800000000c0a010411000000000000000200000006000100740000000600020064000000080004000000000554000380500001800c00040000000000000927c00c0005000000000000050910180001801400010001010101020202020600000000500000100002800c0001000303030300500000090006000003686900000000',
+    ],
+  },
+  {
+    name: 'add rule ip t x meta l4proto tcp ip saddr . ct original ip daddr . meta l4proto . ct original proto-dst @s drop',
+    family: 'ip',
+    table: 't',
+    made: SENT,
+    command: rule('x', [
+      { kind: 'l4proto', protocol: 'tcp' },
+      { kind: 'inSet', fields: ['saddr', 'originalDaddr', 'l4proto', 'originalDport'], set: 's' },
+      { kind: 'verdict', verdict: { kind: 'drop' } },
+    ]),
+    want: [
+      '7c010000060a010c040000000000000002000000060001007400000006000200780000005801048024000180090001006d6574610000000014000280080002000000001008000100000000012c00018008000100636d700020000280080001000000000108000200000000000c0003800500010006000000340001800c0001007061796c6f6164002400028008000100000000010800020000000001080003000000000c08000400000000042800018007000100637400001c00028008000200000000140800010000000009050003000000000024000180090001006d65746100000000140002800800020000000010080001000000000a2800018007000100637400001c000280080002000000000c080001000000000b05000300000000002c0001800b0001006c6f6f6b757000001c000280080002000000000106000100730000000800040000000001300001800e000100696d6d6564696174650000001c0002800800010000000000100002800c0002800800010000000000',
+    ],
+  },
+  {
+    name: 'add rule ip6 t x meta l4proto tcp ct original ip6 daddr . meta l4proto . ct original proto-dst @s drop',
+    family: 'ip6',
+    table: 't',
+    setId: 2,
+    made: SENT,
+    command: rule('x', [
+      { kind: 'l4proto', protocol: 'tcp' },
+      { kind: 'inSet', fields: ['originalDaddr', 'l4proto', 'originalDport'], set: 's' },
+      { kind: 'verdict', verdict: { kind: 'drop' } },
+    ]),
+    want: [
+      '48010000060a010c08000000000000000a000000060001007400000006000200780000002401048024000180090001006d6574610000000014000280080002000000001008000100000000012c00018008000100636d700020000280080001000000000108000200000000000c00038005000100060000002800018007000100637400001c00028008000200000000160800010000000001050003000000000024000180090001006d6574610000000014000280080002000000001008000100000000022800018007000100637400001c000280080002000000000c080001000000000d05000300000000002c0001800b0001006c6f6f6b757000001c000280080002000000000106000100730000000800040000000002300001800e000100696d6d6564696174650000001c0002800800010000000000100002800c0002800800010000000000',
+    ],
+  },
 ];
 
 /** Messages of a batch without begin and end, as hex; sequence numbers and the flag that asks for an answer left out. */
-function messagesOf(family: NftFamily, commands: readonly Command[], firstSetId = 1): string[] {
-  const batch = encodeBatch([{ family, table: 'kube-proxy', commands }], { firstSetId });
-  return decodeMessages(batch.bytes)
+function messagesOf(transaction: Transaction, firstSetId = 1): string[] {
+  return decodeMessages(encodeBatch([transaction], { firstSetId }).bytes)
     .slice(1, -1)
-    .map(({ type, flags, body }) => `${type.toString(16)} ${(flags & ~4).toString(16)} ${body.toString('hex')}`);
+    .map(hexOf);
 }
 
-function recorded(hex: string): string {
-  const [message] = decodeMessages(Buffer.from(hex, 'hex'));
-  return message === undefined
-    ? ''
-    : `${message.type.toString(16)} ${message.flags.toString(16)} ${message.body.toString('hex')}`;
+function hexOf({ type, flags, body }: NetlinkMessage): string {
+  return `${type.toString(16)} ${(flags & ~NLM_F_ACK).toString(16)} ${body.toString('hex')}`;
 }
 
-t.test('commands are the bytes nft sends for the same text', async (t) => {
-  for (const { name, family, setId = 1, made, command, want } of rows) {
+t.test('commands are the text nft reads, and the bytes it sends for it', async (t) => {
+  for (const { name, family, table = 'kube-proxy', setId = 1, made, command, want } of rows) {
     t.test(name, async (t) => {
       const before: readonly Command[] = made === undefined ? [] : [{ verb: 'add', object: 'set', set: made }];
-      const messages = messagesOf(family, [...before, command], setId).slice(before.length);
-      t.strictSame(messages, want.map(recorded));
+      const messages = messagesOf({ family, table, commands: [...before, command] }, setId).slice(before.length);
+      t.strictSame(messages, decodeMessages(Buffer.from(want.join(''), 'hex')).map(hexOf));
+      t.equal(formatCommand(command, { family, table }), name.replace(/ \((?:three|set).*\)$/, ''));
     });
   }
+});
+
+const T = { family: 'ip', table: 't' } as const;
+const element = (set: SetObject, ...elements: readonly SetElement[]): Command => ({
+  verb: 'add',
+  object: 'element',
+  set,
+  elements,
+});
+
+t.test('long lists of elements are cut into messages that say whose they are', async (t) => {
+  const set: SetObject = { name: 's', key: ['addr'] };
+  const elements = Array.from({ length: 5_000 }, (_, i) => ({
+    key: [`10.0.${i >> 8}.${i & 255}`],
+    comment: 'x'.repeat(100),
+  }));
+  const { bytes, owners } = encodeBatch([{ ...T, commands: [element(set, ...elements), element(set)] }]);
+  const messages = decodeMessages(bytes).slice(1, -1);
+  t.equal(messages.length, owners.length, 'none for a command without elements');
+  t.ok(messages.length > 1 && messages.every(({ body }) => body.length < 65_535 + 100));
+  let next = 0;
+  for (const [i, { body }] of messages.entries()) {
+    t.same(owners[i], { transaction: 0, command: 0, elements: { first: next, entries: 1 } });
+    const reader = new ElementReader(set, 'ip');
+    reader.read(body);
+    next += reader.finish().length;
+  }
+  t.equal(next, elements.length);
+  t.same(
+    messages.map(({ flags }) => (flags & NLM_F_ACK) !== 0),
+    messages.map((_, i) => i === messages.length - 1),
+    'only the last asks for an answer',
+  );
+});
+
+t.test('what cannot be is named, all of it, and nothing is to be sent', async (t) => {
+  const wrong: readonly { command: Command; says: RegExp }[] = [
+    { command: { verb: 'add', object: 'chain', chain: { name: '' } }, says: /chain ""/ },
+    { command: { verb: 'add', object: 'chain', chain: { name: 'é'.repeat(128) } }, says: /must be 1\.\.255 bytes/ },
+    { command: { verb: 'add', object: 'chain', chain: { name: 'a\0b' } }, says: /must be 1\.\.255 bytes/ },
+    {
+      command: { verb: 'add', object: 'chain', chain: { name: 'a', comment: 'x'.repeat(254) } },
+      says: /at most 253 bytes/,
+    },
+    { command: element(CLUSTER_IPS, { key: ['10.0.0.256'] }), says: /must be an IPv4 address/ },
+    { command: element(CLUSTER_IPS, { key: ['fd00::1'] }), says: /must be an IPv4 address/ },
+    { command: element(CLUSTER_IPS, { key: ['10.0.0.1', 'tcp'] }), says: /must have 1 fields/ },
+    { command: element(SENT, { key: ['10.0.0.1', 'icmp', 80] }), says: /must be tcp, udp or sctp/ },
+    { command: element(SENT, { key: ['10.0.0.1', 'tcp', 65_536] }), says: /0\.\.65535/ },
+    { command: element(RANGES, { key: ['10.0.0.9-10.0.0.1'] }), says: /ends before it begins/ },
+    { command: element(RANGES, { key: ['10.0.0.0/33'] }), says: /0\.\.32/ },
+    { command: element(BOXES, { key: ['10.0.0.0/8', '1.1.1.1', 'tcp', '90-80'] }), says: /ends before it begins/ },
+    {
+      command: rule('c', [{ kind: 'address', side: 'saddr', negated: false, cidrs: [] }]),
+      says: /list of CIDRs is empty/,
+    },
+    {
+      command: rule('c', [{ kind: 'address', side: 'saddr', negated: false, cidrs: ['1.0.0.0/8', '3.0.0.0/8'] }]),
+      says: /has no name/,
+    },
+    { command: rule('c', [{ kind: 'dnat', address: 'fd00::1', port: 80 }]), says: /must be an IPv4 address/ },
+    {
+      command: rule('c', [{ kind: 'iifname', name: 'x'.repeat(16), wildcard: false, negated: false }]),
+      says: /1\.\.15 bytes/,
+    },
+    {
+      command: rule('c', [{ kind: 'inSet', fields: Array<'saddr'>(17).fill('saddr'), set: 's' }]),
+      says: /the registers have 16/,
+    },
+  ];
+  const fine: Command = { verb: 'add', object: 'table' };
+  const { unencodable } = encodeBatch([
+    { ...T, commands: [fine] },
+    { ...T, commands: [fine, ...wrong.map((w) => w.command)] },
+  ]);
+  t.same(
+    unencodable.map(({ transaction, command, errno }) => [transaction, command, errno]),
+    wrong.map((_, i) => [1, i + 1, 'EINVAL']),
+  );
+  for (const [i, { says }] of wrong.entries()) t.match(unencodable[i]?.message ?? '', says);
+});
+
+t.test('what nft cannot read is not written as if it could', async (t) => {
+  const place = { family: 'ip', table: 't' } as const;
+  const refused: readonly Command[] = [
+    { verb: 'add', object: 'chain', chain: { name: 'a b' } },
+    { verb: 'add', object: 'chain', chain: { name: 'a; flush ruleset' } },
+    { verb: 'add', object: 'chain', chain: { name: 'a', comment: 'x'.repeat(129) } },
+    { verb: 'add', object: 'chain', chain: { name: 'a', comment: 'say "x"' } },
+    { verb: 'add', object: 'chain', chain: { name: 'a', comment: 'two\nlines' } },
+    element(CLUSTER_IPS, { key: ['1.1.1.1 } ; flush ruleset'] }),
+    rule('c', [{ kind: 'dnat', address: '1.1.1.1 drop', port: 1 }]),
+  ];
+  for (const command of refused)
+    t.throws(() => formatCommand(command, place), { name: 'RangeError' }, JSON.stringify(command));
+  const update: Command = rule('c', [{ kind: 'dynamic', op: 'update', set: 'd', fields: ['saddr'], data: ['daddr'] }]);
+  t.match(
+    formatCommand(update, { family: 'ip6', table: 't' }),
+    /^# nft cannot load this rule: add rule ip6 t c update @d/,
+  );
+  t.match(
+    formatTransaction({ ...T, commands: [update, element(CLUSTER_IPS)] }),
+    /^add rule ip t c .*\n$/,
+    'a command without elements is no line',
+  );
 });
