@@ -136,6 +136,21 @@ const rows: readonly {
     stderr: 'Cannot render mode nftables as "saved": must be one of nft, json\n',
   },
   {
+    name: 'the layout of the command line',
+    stdin: [service('x', { spec: { clusterIP: '10.0.0.2', ports: [port] } })],
+    options: { mode: 'nftables', layout: 'maps', family: 'ipv4' },
+    code: 0,
+    stdout: /^(?![\s\S]*add map ip kube-proxy service-nodeports)[\s\S]*10\.0\.0\.2/,
+    stderr: '',
+  },
+  {
+    name: 'a layout that is none',
+    stdin: '',
+    options: { mode: 'nftables', layout: 'x' },
+    code: 2,
+    stderr: 'Cannot use nftables.layout "x": must be one of chains, maps\n',
+  },
+  {
     name: 'a ServiceCIDR of two families',
     stdin: [
       {

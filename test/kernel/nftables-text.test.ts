@@ -1,6 +1,6 @@
 /**
- * The text of layout `chains` given to `nft`: every recorded state by way of `switchyard render`, and what no recording has.
- * What nft then lists is what kube-proxy had programmed, and can be loaded again.
+ * Rendered text given to `nft`: every recorded state by way of `switchyard render`, and what no recording has. In layout
+ * `chains`, what nft then lists is what kube-proxy had programmed, and can be loaded again.
  */
 
 import { spawnSync } from 'node:child_process';
@@ -11,6 +11,7 @@ import { runRender } from '../../src/cli/render.ts';
 import { TABLE } from '../../src/modes/nftables/base-chains.ts';
 import { CHAINS_LAYOUT } from '../../src/modes/nftables/chains-layout.ts';
 import { createAll, nftFamily } from '../../src/modes/nftables/create.ts';
+import type { LayoutName } from '../../src/modes/nftables/layout.ts';
 import { servicePortNames } from '../../src/modes/nftables/names.ts';
 import type { NftablesFacts, NftablesOptions } from '../../src/modes/nftables/options.ts';
 import { formatTransaction } from '../../src/netlink/nftables/text.ts';
@@ -39,9 +40,14 @@ function listed(text: string): string {
 }
 
 /** `switchyard render` in this process. */
-async function rendered(config: string, objects: readonly object[], nodeAddress: readonly string[]): Promise<string> {
+async function rendered(
+  layout: LayoutName,
+  config: string,
+  objects: readonly object[],
+  nodeAddress: readonly string[],
+): Promise<string> {
   const { io, out } = makeIo(JSON.stringify({ apiVersion: 'v1', kind: 'List', items: objects }));
-  const code = await runRender({ filename: ['-'], config, mode: 'nftables', family: 'both', nodeAddress }, io);
+  const code = await runRender({ filename: ['-'], config, mode: 'nftables', layout, family: 'both', nodeAddress }, io);
   if (code !== 0) throw new Error(`Cannot render: ${out.stderr}`);
   return out.stdout;
 }
@@ -176,9 +182,15 @@ if (caseInside() === undefined) {
       writeFileSync(config, JSON.stringify({ ...head, ...proxy, hostnameOverride: node.name }));
       const addresses = node.links.flatMap((link) => link.addresses.map((a) => a.replace(/\/.*/, '')));
       for (const [step, { objects }] of steps.entries()) {
-        const text = await rendered(config, objects, addresses);
+        const text = await rendered('chains', config, objects, addresses);
         const recorded = nftNormalForm(readRecording(name, 'nftables', step, 'nft'), 'leave out');
         t.equal(differenceOf(recorded, nftNormalForm(listed(text), 'keep')), '', `${name}, step ${step}`);
+        const maps = await rendered('maps', config, objects, addresses);
+        t.match(
+          nft(`flush ruleset\n${maps}`, '-c', '-f', '-'),
+          { status: 0, stderr: '' },
+          `${name}, step ${step}, maps`,
+        );
       }
     }
   });
