@@ -28,7 +28,9 @@ export interface LeftoversDeps {
 
 /** The rulesets that are not ours. Of a mode with flavours whose own one is unknown all may be ours. */
 export function othersOf({ rulesets, own }: Pick<LeftoversDeps, 'rulesets' | 'own'>): readonly Ruleset[] {
-  return rulesets.filter(({ mode, flavour }) => mode !== own.mode || (own.flavour ?? flavour) !== flavour);
+  const isOurs = ({ mode, sharedWith, flavour }: Ruleset) =>
+    (mode === own.mode || sharedWith.includes(own.mode)) && (own.flavour ?? flavour) === flavour;
+  return rulesets.filter((ruleset) => !isOurs(ruleset));
 }
 
 /**

@@ -12,6 +12,7 @@ export class FakeRuleset implements Ruleset {
   readonly mode: ModeName;
   readonly flavour: Ruleset['flavour'];
   readonly name: string;
+  readonly sharedWith: readonly ModeName[];
   /** Families in which there is something. */
   readonly there = new Set<Family>();
   /** Removals that fail from now on. */
@@ -22,6 +23,7 @@ export class FakeRuleset implements Ruleset {
   constructor(mode: ModeName, flavour?: Ruleset['flavour']) {
     this.mode = mode;
     this.flavour = flavour;
+    this.sharedWith = mode === 'iptables' ? ['ipvs'] : [];
     this.name = flavour === undefined ? mode : `${mode} (${flavour})`;
   }
 

@@ -37,6 +37,8 @@ export interface Ruleset {
   readonly mode: ModeName;
   /** Of iptables mode; undefined for the others. */
   readonly flavour: Flavour | undefined;
+  /** Modes that write to the same chains: they take such a ruleset over, and must not remove it. */
+  readonly sharedWith: readonly ModeName[];
   /** For people: `iptables (nft)`. */
   readonly name: string;
   /** Takes microseconds. @throws {NetlinkError} If the kernel does not let us look. */
@@ -71,6 +73,9 @@ const TELLING: readonly (readonly [AnyTable, string])[] = [
   ['mangle', CANARY],
 ];
 
+const UNREADABLE =
+  'the list of legacy tables (/proc/net/ip_tables_names) cannot be read; run as root, or with the supplementary group 0';
+
 /** Those of the kernel, of this network namespace. */
 export function realRulesets(): readonly Ruleset[] {
   const [nft, legacyTables] = [createNftObjects(), realLegacyTables];
@@ -98,6 +103,7 @@ function iptables(flavour: Flavour, deps: RulesetDeps): Ruleset {
   return {
     mode: 'iptables',
     flavour,
+    sharedWith: ['ipvs'],
     name: `iptables (${flavour})`,
     look,
     remove: async (signal) => {
@@ -108,6 +114,8 @@ function iptables(flavour: Flavour, deps: RulesetDeps): Ruleset {
           `take the rules of iptables (${flavour}) away for ${family}, if there are any`,
           async () => {
             if (look(family) === 'none') return;
+            // Not by its program: to ask that makes tables.
+            if (flavour === 'legacy' && legacyTables.names(family) === undefined) throw new Error(UNREADABLE);
             const found = await probeFamily(family, flavour, deps);
             // The kernel has tables of this flavour, so whatever is missing keeps us from seeing what is in them.
             if (found.kind === 'absent') throw found.error;
@@ -128,6 +136,7 @@ function nftables({ nft }: RulesetDeps): Ruleset {
   return {
     mode: 'nftables',
     flavour: undefined,
+    sharedWith: [],
     name: 'nftables',
     look: (family) => (nft.hasTable(TABLE_FAMILIES[family], NFTABLES_TABLE) ? 'some' : 'none'),
     remove: async () => {

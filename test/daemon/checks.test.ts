@@ -5,11 +5,14 @@ import { loadConfig } from '../../src/config/load.ts';
 import { type CheckInput, checkFamilies } from '../../src/daemon/checks.ts';
 import { openCluster } from '../../src/daemon/cluster.ts';
 import { hasIPv6, servedFamilies } from '../../src/daemon/families.ts';
+import { othersOf } from '../../src/daemon/leftovers.ts';
 import { checkClock, checkNode, clockHint, isProxy } from '../../src/daemon/node-checks.ts';
 import { StatusLog } from '../../src/daemon/status-log.ts';
 import { Tasks } from '../../src/daemon/tasks.ts';
+import { FakeRuleset } from '../../src/modes/fake-ruleset.ts';
 import type { OpenMode } from '../../src/modes/index.ts';
 import { usersOfOtherFlavour } from '../../src/modes/iptables/other-flavour.ts';
+import { createRulesets } from '../../src/modes/rulesets.ts';
 import type { Family } from '../../src/proxier/types.ts';
 import { FakeClock } from '../../src/sys/fake-clock.ts';
 import { FakeExec } from '../../src/sys/fake-exec.ts';
@@ -297,6 +300,40 @@ t.test('checkNode()', async (t) => {
     { argv: [], is: false },
   ];
   for (const { argv, is } of commands) t.equal(isProxy(argv), is, argv.join(' '));
+});
+
+t.test('othersOf() leaves what the mode itself writes to', async (t) => {
+  const rulesets = [
+    new FakeRuleset('iptables', 'nft'),
+    new FakeRuleset('iptables', 'legacy'),
+    new FakeRuleset('nftables'),
+  ];
+  const rows: readonly { own: Pick<OpenMode, 'mode' | 'flavour'>; others: readonly string[] }[] = [
+    { own: { mode: 'iptables', flavour: 'nft' }, others: ['iptables (legacy)', 'nftables'] },
+    { own: { mode: 'iptables', flavour: 'legacy' }, others: ['iptables (nft)', 'nftables'] },
+    { own: { mode: 'iptables', flavour: undefined }, others: ['nftables'] },
+    { own: { mode: 'ipvs', flavour: 'legacy' }, others: ['iptables (nft)', 'nftables'] },
+    { own: { mode: 'ipvs' }, others: ['nftables'] },
+    { own: { mode: 'nftables' }, others: ['iptables (nft)', 'iptables (legacy)'] },
+    { own: { mode: 'ebpf' }, others: ['iptables (nft)', 'iptables (legacy)', 'nftables'] },
+  ];
+  for (const { own, others } of rows) {
+    t.same(
+      othersOf({ rulesets, own }).map(({ name }) => name),
+      others,
+      `${own.mode} ${own.flavour ?? ''}`,
+    );
+  }
+});
+
+t.test('a list of legacy tables that cannot be read is no reason to make them', async (t) => {
+  const exec = new FakeExec({});
+  const nft = { hasTable: () => false, hasChain: () => false, deleteTable: () => false };
+  const rulesets = createRulesets({ exec, clock: new FakeClock(), nft, legacyTables: { names: () => undefined } });
+  const [none, unreadable] = await Promise.all(rulesets.map((ruleset) => ruleset.remove()));
+  t.same(none, { removed: [], kept: [], errors: [] });
+  t.match(unreadable, { errors: [/ip_tables_names\) cannot be read; run as root/, /for IPv6/] });
+  t.same(exec.calls, []);
 });
 
 t.test('usersOfOtherFlavour()', async (t) => {
