@@ -8,8 +8,8 @@ cd "$(dirname "$0")/.."
 say() { echo "switchyard: $*" >&2; }
 
 # program:package
-lab='ip:iproute2 iptables:iptables unshare:util-linux nsenter:util-linux mount:mount'
-test='linux.uml:user-mode-linux modprobe:kmod ipvsadm:ipvsadm nft:nftables ipset:ipset conntrack:conntrack nfacct:nfacct tcpdump:tcpdump setpriv:util-linux git:git openssl:openssl'
+lab='ip:iproute2 iptables:iptables nft:nftables unshare:util-linux nsenter:util-linux mount:mount'
+test='linux.uml:user-mode-linux modprobe:kmod ipvsadm:ipvsadm ipset:ipset conntrack:conntrack nfacct:nfacct tcpdump:tcpdump setpriv:util-linux git:git openssl:openssl'
 
 PATH="$PATH:/usr/sbin:/sbin"
 missing=

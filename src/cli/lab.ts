@@ -5,14 +5,19 @@
  */
 
 import { Command, InvalidArgumentError, Option } from 'commander';
+import { BUILT_MODES, type ModeName } from '../modes/mode.ts';
 import type { ExitCode, Io } from './command.ts';
 
+/** Modes whose rules the lab can read. */
+const LAB_MODES = BUILT_MODES.filter((mode) => mode === 'iptables' || mode === 'nftables');
+
 interface DemoOptions {
+  readonly mode: ModeName;
   readonly json?: boolean;
 }
 
 interface UpOptions {
-  readonly mode: 'iptables';
+  readonly mode: ModeName;
   readonly pods: number;
 }
 
@@ -43,7 +48,7 @@ export async function runLabDemo(options: DemoOptions, io: Io): Promise<ExitCode
   const { jsonReporter, textReporter } = await import('../lab/report.ts');
   const write = (text: string) => void io.stdout.write(text);
   const report = options.json ? jsonReporter(write) : textReporter(write, io.colours.stdout);
-  return await sayingWhyNot(io, async () => ((await runDemo(report, io.signal)) ? 0 : 1));
+  return await sayingWhyNot(io, async () => ((await runDemo(options.mode, report, io.signal)) ? 0 : 1));
 }
 
 /** Keeps a lab until it is interrupted. @returns 0, or 2 if it could not be built; one line says why. */
@@ -57,13 +62,15 @@ export async function runLabUp(options: UpOptions, io: Io): Promise<ExitCode> {
 
 /** `switchyard lab` and its commands. */
 export function labCommand(io: Io, exit: (code: ExitCode) => void): Command {
+  const modeOption = () => new Option('--mode <mode>', 'Mode of the proxy').choices([...LAB_MODES]).default('iptables');
   const demo = new Command('demo')
     .description('Show the Services of the tutorial at work: real requests, and the rules they met')
+    .addOption(modeOption())
     .option('--json', 'Print one JSON document: checks and requests with their chains')
     .action(async (options: DemoOptions) => exit(await runLabDemo(options, io)));
   const up = new Command('up')
     .description('Keep a node with the Services of the tutorial until Ctrl-C, and print how to get into it')
-    .addOption(new Option('--mode <mode>', 'Mode of the proxy').choices(['iptables']).default('iptables'))
+    .addOption(modeOption())
     .addOption(new Option('--pods <number>', 'Pods on the node, 1 to 8').argParser(parsePods).default(2))
     .action(async (options: UpOptions) => exit(await runLabUp(options, io)));
   return new Command('lab')

@@ -19,7 +19,8 @@ import type { JsonObject, KubeObject } from './api/object.ts';
 import { type ApiServer, type ApiServerOptions, createApiServer } from './api/server.ts';
 import type { Namespace } from './namespace.ts';
 import { createNetwork, type Network } from './network.ts';
-import { type Counters, countedBetween, type Path, parseCounters, pathOf } from './path.ts';
+import { createObserver } from './observer.ts';
+import type { Path } from './path.ts';
 import type { RequestOutcome, RequestSpec, ServedPort } from './protocol.ts';
 import { createProxy, type ProxyProcess, settledMark } from './proxy.ts';
 import type { Topology } from './topology.ts';
@@ -62,7 +63,7 @@ export interface Target {
 
 export interface TracedRequest {
   readonly outcome: RequestOutcome;
-  /** Undefined if the rules changed under the request, or the mode writes none to iptables. */
+  /** Undefined if the rules changed under the request, or no rule of the mode met it. */
   readonly path: Path | undefined;
 }
 
@@ -86,7 +87,7 @@ export interface Lab extends AsyncDisposable {
   request(from: Namespace, to: Target): Promise<RequestOutcome>;
   /** A request together with the rules it met. One at a time. */
   trace(from: Namespace, to: Target): Promise<TracedRequest>;
-  /** What iptables-save prints in the node's namespace, all tables, without counters and comment lines. */
+  /** The rules of the mode in the node's namespace, as its tool lists them (iptables: all tables), without counters. */
   rules(family: Family): Promise<string>;
   /** Ends every process; nothing is left. */
   close(): Promise<void>;
@@ -164,12 +165,6 @@ async function waitSettled(proxy: ProxyProcess, timeoutMs: number): Promise<void
   }
 }
 
-const SAVE: Readonly<Record<Family, string>> = { IPv4: 'iptables-save', IPv6: 'ip6tables-save' };
-
-async function readCounters(node: Namespace, family: Family): Promise<Counters> {
-  return parseCounters(await node.exec.run({ argv: [SAVE[family], '-c'], timeoutMs: 10_000 }));
-}
-
 function toSpec(to: Target): RequestSpec {
   return {
     kind: to.kind ?? 'http',
@@ -210,6 +205,7 @@ export async function createLab(options: LabOptions = {}): Promise<Lab> {
     const proxy = await createProxy(node, options.program ?? [SWITCHYARD, 'run'], config);
     if (options.startProxy !== false) await proxy.start();
 
+    const observer = createObserver(node, options.mode ?? 'iptables');
     const request = (from: Namespace, to: Target) => from.ask('request', toSpec(to));
     return {
       topology,
@@ -221,17 +217,8 @@ export async function createLab(options: LabOptions = {}): Promise<Lab> {
       apply: (objects) => void api.apply(objects),
       settled: (timeoutMs = 10_000) => waitSettled(proxy, timeoutMs),
       request,
-      trace: async (from, to) => {
-        const family = to.address.includes(':') ? 'IPv6' : 'IPv4';
-        const before = await readCounters(node, family);
-        const outcome = await request(from, to);
-        const counted = countedBetween(before, await readCounters(node, family));
-        return { outcome, path: counted && pathOf(counted, from === node ? 'node' : 'elsewhere') };
-      },
-      rules: async (family) => {
-        const text = await node.exec.run({ argv: [SAVE[family]], timeoutMs: 10_000 });
-        return text.replace(/^#.*\n/gm, '').replace(/ \[\d+:\d+\]$/gm, '');
-      },
+      trace: (from, to) => observer.follow(() => request(from, to), to, from === node ? 'node' : 'elsewhere'),
+      rules: observer.rules,
       close,
       [Symbol.asyncDispose]: close,
     };

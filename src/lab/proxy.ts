@@ -53,8 +53,9 @@ export async function createProxy(
   let ended: Promise<void> = Promise.resolve();
   let tellEnded = () => {};
   node.onEvent((said) => {
+    if (said.pid !== pid) return;
     if (said.event === 'output') log += said.text;
-    else if (said.pid === pid) {
+    else {
       log += `(ended: ${said.signal ?? `status ${said.status}`})\n`;
       pid = 0;
       tellEnded();

@@ -87,16 +87,21 @@ function describeOutcome({ outcome, answer, path }: ToldRequest, paint: Paint): 
   }
 }
 
+/** A chain the kernel calls, of iptables or of ours in nftables mode. */
+function isHook(chain: string): boolean {
+  return /^(?:[A-Z]+|(?:nat|filter)-(?:prerouting|output|input|forward|postrouting).*)$/.test(chain);
+}
+
 function describeChains(path: Path, paint: Paint): string {
-  const ours = path.chains.map((c) => (c.startsWith('KUBE-') ? paint('cyan', c) : c));
+  const ours = path.chains.map((c) => (isHook(c) ? c : paint('cyan', c)));
   const end = path.verdict ? paint('yellow', path.verdict) : path.destination && paint('green', path.destination);
   return [...ours, ...(end ? [end] : [])].join(' → ');
 }
 
-/** The rules of the table that decided, without the jump from the built-in chain. */
+/** The rules of the table that decided, without the jump from the chain of the hook. */
 function describeRules(path: Path, paint: Paint): string[] {
   const table = path.verdict === undefined ? 'nat' : 'filter';
-  const steps = path.steps.filter((s) => s.table === table && s.chain.startsWith('KUBE-'));
+  const steps = path.steps.filter((s) => s.table === table && !isHook(s.chain));
   return steps.map((s) => `${paint('cyan', s.chain)} ${paint('dim', s.rule)}`);
 }
 
@@ -130,7 +135,7 @@ export function textReporter(write: (text: string) => void, colours: boolean): R
         write(`\n  ${paint('bold', `${from} → ${to}`)}: ${describeOutcome(event.request, paint)}`);
         write(` ${paint('dim', `${outcome.ms} ms`)}\n`);
         if (!path) return;
-        lines([describeChains(path, paint)], '    ');
+        if (path.chains.length > 0) lines([describeChains(path, paint)], '    ');
         if (event.rules) lines(describeRules(path, paint), '      ');
         return;
       }

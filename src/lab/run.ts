@@ -5,6 +5,7 @@
  * @module
  */
 
+import type { ModeName } from '../modes/mode.ts';
 import type { Family } from '../proxier/types.ts';
 import type { DemoEvent, Reporter, ToldRequest } from './demo.ts';
 import { createLab, type Lab } from './lab.ts';
@@ -13,8 +14,36 @@ import { decodePodAnswer } from './request.ts';
 import { addressOf, withoutPrefix } from './topology.ts';
 import { BALANCED, CLUSTER_IP, EXTERNAL_NAME, LOAD_BALANCER, NODE_PORT, scaledTo, serviceObject } from './tutorial.ts';
 
-/** The chain the tutorial prints for traffic from outside to default/nginx-loadbalancer. */
-const TUTORIAL_CHAIN = 'KUBE-EXT-2YKFRC5JDWUQ7NLU';
+/** What the rules of a mode are called, and where they do otherwise than others. */
+interface Words {
+  readonly clusterIP: string;
+  readonly nodePort: string;
+  /** Whether node ports answer on 127.0.0.1. */
+  readonly hasLoopbackNodePorts: boolean;
+  /** The chain for traffic from outside to default/nginx-loadbalancer. */
+  readonly loadBalancerChain: string;
+}
+
+const IPTABLES_WORDS: Words = {
+  clusterIP:
+    'Reached from inside. KUBE-SERVICES finds the service, KUBE-SVC-… throws the dice, KUBE-SEP-… rewrites the\ndestination to a pod.',
+  nodePort:
+    'Reached from outside. KUBE-NODEPORTS stands last in KUBE-SERVICES; KUBE-EXT-… marks the packet, so that the pod\nanswers through the node (KUBE-POSTROUTING masquerades it).',
+  hasLoopbackNodePorts: true,
+  // The one the tutorial prints.
+  loadBalancerChain: 'KUBE-EXT-2YKFRC5JDWUQ7NLU',
+};
+
+const NFTABLES_WORDS: Words = {
+  clusterIP:
+    'Reached from inside. One look-up in the map service-ips finds the service among all, its chain service-… throws the\ndice and rewrites the destination to a pod.',
+  nodePort:
+    'Reached from outside. The map service-nodeports knows the port; external-… marks the packet, so that the pod answers\nthrough the node (chain masquerading).',
+  hasLoopbackNodePorts: false,
+  loadBalancerChain: 'external-GJBKSMQO-default/nginx-loadbalancer/tcp/',
+};
+
+const WORDS: Readonly<Partial<Record<ModeName, Words>>> = { iptables: IPTABLES_WORDS, nftables: NFTABLES_WORDS };
 
 /** Two pods fail to answer both in this many requests once in 2^31 runs. */
 const MOST_REQUESTS = 32;
@@ -28,6 +57,7 @@ const REFUSED_WITHIN_MS: Readonly<Record<Family, number>> = { IPv4: 500, IPv6: 2
 
 interface Story {
   readonly lab: Lab;
+  readonly words: Words;
   readonly tell: Reporter;
   check(name: string, ok: boolean, got: unknown): void;
   /** Makes a request, tells it, with all its rules when `rules` is set, and returns it. */
@@ -36,9 +66,10 @@ interface Story {
 
 const join = (address: string, port: number) => (address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`);
 
-function createStory(lab: Lab, tell: Reporter): Story {
+function createStory(lab: Lab, words: Words, tell: Reporter): Story {
   return {
     lab,
+    words,
     tell,
     check: (name, ok, got) =>
       tell({ kind: 'check', name, ok, got: typeof got === 'string' ? got : JSON.stringify(got) }),
@@ -58,8 +89,7 @@ async function tellClusterIP(story: Story): Promise<void> {
   tell({
     kind: 'chapter',
     title: `1. ClusterIP: ${CLUSTER_IP.name}`,
-    about:
-      'Reached from inside. KUBE-SERVICES finds the service, KUBE-SVC-… throws the dice, KUBE-SEP-… rewrites the\ndestination to a pod.',
+    about: story.words.clusterIP,
   });
   for (const family of lab.topology.families) {
     const address = CLUSTER_IP.clusterIPs[family];
@@ -88,13 +118,12 @@ async function tellClusterIP(story: Story): Promise<void> {
 }
 
 async function tellNodePort(story: Story): Promise<void> {
-  const { lab, tell, check, ask } = story;
+  const { lab, words, tell, check, ask } = story;
   const port = NODE_PORT.nodePort ?? 0;
   tell({
     kind: 'chapter',
     title: `2. NodePort: ${NODE_PORT.name}, port ${port} of every address of the node`,
-    about:
-      'Reached from outside. KUBE-NODEPORTS stands last in KUBE-SERVICES; KUBE-EXT-… marks the packet, so that the pod\nanswers through the node (KUBE-POSTROUTING masquerades it).',
+    about: story.words.nodePort,
   });
   for (const family of lab.topology.families) {
     const address = addressOf(lab.topology.node, family);
@@ -107,11 +136,15 @@ async function tellNodePort(story: Story): Promise<void> {
     );
   }
   const local = await ask(lab.node, '127.0.0.1', port);
-  check('the node reaches the node port on its loopback address', local.answer !== undefined, local.outcome);
+  if (words.hasLoopbackNodePorts) {
+    check('the node reaches the node port on its loopback address', local.answer !== undefined, local.outcome);
+  } else {
+    check('node ports do not answer on loopback addresses', local.outcome.kind === 'refused', local.outcome);
+  }
 }
 
 async function tellLoadBalancer(story: Story): Promise<void> {
-  const { lab, tell, check, ask } = story;
+  const { lab, words, tell, check, ask } = story;
   tell({
     kind: 'chapter',
     title: `3. LoadBalancer: ${LOAD_BALANCER.name}, whose address is the node's`,
@@ -122,8 +155,8 @@ async function tellLoadBalancer(story: Story): Promise<void> {
     const r = await ask(lab.client, address, 80, family === 'IPv4' ? 'rules' : undefined);
     check(`${family}: the client reaches the load balancer's address`, r.answer !== undefined, r.outcome);
     check(
-      `${family}: it went through ${TUTORIAL_CHAIN}`,
-      r.path?.chains.includes(TUTORIAL_CHAIN) === true,
+      `${family}: it went through ${words.loadBalancerChain}`,
+      r.path?.chains.includes(words.loadBalancerChain) === true,
       r.path?.chains.join(' → ') ?? 'no path',
     );
   }
@@ -218,12 +251,13 @@ const CHAPTERS = [tellClusterIP, tellNodePort, tellLoadBalancer, tellExternalNam
 /**
  * Runs the demonstration.
  *
+ * @param mode One whose rules the lab can read.
  * @param signal Ends it early; the lab is gone when the promise settles, in any case.
  * @returns True if every check passed.
  * @throws {LabUnavailableError} If this machine does not allow namespaces.
  * @throws If a step could not be done, or `signal` was aborted.
  */
-export async function runDemo(report: Reporter, signal: AbortSignal): Promise<boolean> {
+export async function runDemo(mode: ModeName, report: Reporter, signal: AbortSignal): Promise<boolean> {
   const startedMs = performance.now();
   const elapsedMs = () => Math.round(performance.now() - startedMs);
   let passed = 0;
@@ -233,7 +267,8 @@ export async function runDemo(report: Reporter, signal: AbortSignal): Promise<bo
     report(event);
   };
   signal.throwIfAborted();
-  const lab = await createLab();
+  const words = WORDS[mode] ?? IPTABLES_WORDS;
+  const lab = await createLab({ mode });
   // Whatever is under way then fails, and the story ends there.
   const stop = () => void lab.close();
   signal.addEventListener('abort', stop, { once: true });
@@ -245,7 +280,7 @@ export async function runDemo(report: Reporter, signal: AbortSignal): Promise<bo
     lab.apply([...services, ...scaledTo(topology, topology.pods)]);
     await lab.settled();
     tell({ kind: 'services', services: [...services, EXTERNAL_NAME] });
-    const story = createStory(lab, tell);
+    const story = createStory(lab, words, tell);
     for (const chapter of CHAPTERS) {
       signal.throwIfAborted();
       await chapter(story);

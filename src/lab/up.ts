@@ -15,7 +15,7 @@ export interface UpOptions {
 }
 
 /** How to run commands in each namespace, and what to run. */
-function directions(lab: Lab): string {
+function directions(lab: Lab, mode: ModeName): string {
   const width = Math.max(...[lab.node, lab.client, ...lab.pods].map((n) => n.name.length));
   const enter = [lab.node, lab.client, ...lab.pods].map(
     (n) => `  ${n.name.padEnd(width)}  ${n.enter.join(' ')} COMMAND`,
@@ -24,7 +24,7 @@ function directions(lab: Lab): string {
     'Run commands in a namespace (as root, or as the user who started this):',
     ...enter,
     '',
-    'For example on the node:    iptables-save -t nat      curl http://192.168.1.100:30080/',
+    `For example on the node:    ${mode === 'nftables' ? 'nft list table ip kube-proxy' : 'iptables-save -t nat'}      curl http://192.168.1.100:30080/`,
     'and as the API server has it, from outside:',
     `  kubectl --server ${lab.api.url} get services`,
     '',
@@ -45,6 +45,6 @@ export async function runUp(options: UpOptions, write: (text: string) => void, s
   const services = BALANCED.map((service) => serviceObject(topology, service));
   lab.apply([...services, EXTERNAL_NAME, ...scaledTo(topology, topology.pods)]);
   await lab.settled();
-  write(directions(lab));
+  write(directions(lab, options.mode));
   if (!signal.aborted) await once(signal, 'abort');
 }

@@ -185,6 +185,19 @@ t.test('the demonstration', async (t) => {
     t.notOk(stdout.includes('\x1b'), 'no colours');
     t.ok(await until(() => run.left().length === 0, 2_000), 'no process is left');
   });
+
+  t.test('in nftables mode, for an ordinary user', async (t) => {
+    const run = start(NOBODY, ['--mode', 'nftables']);
+    const [stdout, stderr, ended] = await Promise.all([run.stdout, run.stderr, run.ended]);
+    t.equal(ended, 0, `exit code ${stderr}`);
+    t.match(
+      stdout,
+      /nat-prerouting → services → external-GJBKSMQO-default\/nginx-loadbalancer\/tcp\/ → service-GJBKSMQO-/,
+    );
+    t.match(stdout, /services ip daddr \. meta l4proto \. th dport vmap @service-ips/);
+    t.match(stdout, /\d+ checks passed, 0 failed/);
+    t.ok(await until(() => run.left().length === 0, 2_000), 'no process is left');
+  });
 });
 
 t.test('a demonstration that ends early leaves nothing', async (t) => {

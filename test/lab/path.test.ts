@@ -1,5 +1,6 @@
 /** The way of a request through counted rules, and when a proxy counts as settled. */
 import t from 'tap';
+import { isTraceComplete, pathOfTrace } from '../../src/lab/nft-path.ts';
 import { countedBetween, type Path, parseCounters, pathOf } from '../../src/lab/path.ts';
 import { parseMetrics, settledMark } from '../../src/lab/proxy.ts';
 
@@ -173,4 +174,115 @@ t.test('settledMark()', async (t) => {
     mark({ IPv4: 2 }, { IPv4: 3 }, `${changes} 2`),
     'something seen since',
   );
+});
+
+/** Lines of `nft monitor trace` (nft 1.0.6), packets shortened. */
+const line = (text: string, id = '5efc5c8d') => `trace id ${id} ip kube-proxy ${text} \n`;
+const packet = (chain: string, daddr: string, dport: number, id?: string) =>
+  line(
+    `${chain} packet: iif "eth0" ip saddr 192.168.1.50 ip daddr ${daddr} ip ttl 64 tcp sport 4 tcp dport ${dport} tcp flags == syn`,
+    id,
+  );
+const TO_NODE = [
+  'trace id 5efc5c8d inet lab-trace in rule meta nftrace set 1 (verdict continue)\n',
+  packet('filter-prerouting-pre-dnat', '192.168.1.100', 30080),
+  line('filter-prerouting-pre-dnat rule ct state new jump firewall-check (verdict jump firewall-check)'),
+  line('filter-prerouting-pre-dnat policy accept'),
+  packet('nat-prerouting', '192.168.1.100', 30080),
+  line('nat-prerouting rule jump services (verdict jump services)'),
+];
+const TRANSLATED = [
+  ...TO_NODE,
+  line('services rule ip daddr @nodeport-ips vmap @service-nodeports (verdict goto external-X-ns/a/tcp/)'),
+  line('external-X-ns/a/tcp/ rule meta mark set meta mark | 0x00004000 comment "masquerade" (verdict continue)'),
+  line('external-X-ns/a/tcp/ rule goto service-X-ns/a/tcp/ (verdict goto service-X-ns/a/tcp/)'),
+  line('service-X-ns/a/tcp/ rule meta l4proto tcp dnat ip to 10.42.0.12:80 (verdict accept)'),
+  packet('filter-forward', '10.42.0.12', 80),
+  line('filter-forward rule ct state new jump cluster-ips-check (verdict jump cluster-ips-check)'),
+  line('filter-forward policy accept meta mark 0x00004000'),
+  packet('nat-postrouting', '10.42.0.12', 80),
+  line('nat-postrouting rule jump masquerading (verdict jump masquerading)'),
+];
+
+t.test('pathOfTrace()', async (t) => {
+  const chains = ['nat-prerouting', 'services', 'external-X-ns/a/tcp/', 'service-X-ns/a/tcp/'];
+  const rows: readonly {
+    name: string;
+    lines: readonly string[];
+    complete: boolean;
+    want: Partial<Path> | undefined;
+  }[] = [
+    { name: 'nothing', lines: [], complete: false, want: undefined },
+    {
+      name: 'translated and masqueraded',
+      lines: [
+        ...TRANSLATED,
+        line('masquerading rule meta mark & 0x4000 != 0 masquerade fully-random (verdict accept)'),
+      ],
+      complete: true,
+      want: { chains, destination: '10.42.0.12:80', masqueraded: true, verdict: undefined },
+    },
+    {
+      name: 'translated only',
+      lines: [...TRANSLATED, line('nat-postrouting policy accept')],
+      complete: true,
+      want: { chains, destination: '10.42.0.12:80', masqueraded: false, verdict: undefined },
+    },
+    { name: 'on its way', lines: TRANSLATED, complete: false, want: { chains } },
+    {
+      name: 'another packet of the same number, and one of another',
+      lines: [
+        ...TRANSLATED,
+        line('nat-postrouting policy accept'),
+        packet('nat-prerouting', '1.1.1.1', 1, 'another'),
+        packet('filter-forward', '9.9.9.9', 9),
+        line('filter-forward policy drop'),
+      ],
+      complete: true,
+      want: { chains, destination: '10.42.0.12:80', verdict: undefined },
+    },
+    {
+      name: 'rejected',
+      lines: [
+        ...TO_NODE,
+        line('nat-prerouting policy accept'),
+        packet('filter-input', '192.168.1.100', 30080),
+        line('filter-input rule ct state new jump nodeport-endpoints-check (verdict jump nodeport-endpoints-check)'),
+        line('nodeport-endpoints-check rule vmap @no-endpoint-nodeports (verdict goto reject-chain)'),
+        line('reject-chain rule reject (verdict drop)'),
+      ],
+      complete: true,
+      want: {
+        chains: ['filter-input', 'nodeport-endpoints-check', 'reject-chain'],
+        destination: undefined,
+        verdict: 'REJECT',
+      },
+    },
+    {
+      name: 'dropped before it is translated',
+      lines: [
+        packet('filter-prerouting-pre-dnat', '1.2.3.4', 80),
+        line('filter-prerouting-pre-dnat rule ct state new jump firewall-check (verdict jump firewall-check)'),
+        line('firewall-check rule vmap @firewall-ips (verdict goto firewall-X)'),
+        line('firewall-X rule ip saddr != 10.0.0.0/8 drop (verdict drop)'),
+      ],
+      complete: true,
+      want: { chains: ['filter-prerouting-pre-dnat', 'firewall-check', 'firewall-X'], verdict: 'DROP' },
+    },
+    {
+      name: 'none of ours decides',
+      lines: [
+        ...TO_NODE,
+        line('nat-prerouting policy accept'),
+        packet('filter-input', '192.168.1.100', 9),
+        line('filter-input policy accept'),
+      ],
+      complete: true,
+      want: { chains: [], destination: undefined, verdict: undefined },
+    },
+  ];
+  for (const { name, lines, complete, want } of rows) {
+    t.match(pathOfTrace(lines.join('')), want, name);
+    t.equal(isTraceComplete(lines.join('')), complete, `${name}: complete`);
+  }
 });
