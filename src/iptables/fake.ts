@@ -237,7 +237,9 @@ export class FakeRuleset {
       else {
         const of = modules.findLast(({ name }) => known.includes(name));
         if (of === undefined) throw this.#unparsed(line, `unknown option "${word}"`);
-        of.options.set(word, `${negated}${word}${NO_VALUE.has(word) ? '' : ` ${printed(word, value())}`}`);
+        const second = word === '--match-set' ? ` ${rest.splice(1, 1)[0] ?? ''}` : '';
+        const text = NO_VALUE.has(word) ? '' : ` ${printed(word, value())}`;
+        of.options.set(word, `${negated}${word}${text}${second}`);
       }
       negated = '';
     }
@@ -257,6 +259,8 @@ export class FakeRuleset {
   }
 
   #options(module: string, options: Map<string, string>): string {
+    if (module === 'ipvs')
+      return ['--vproto', '--vaddr', '--vport'].map((option) => ` ${options.get(option)}`).join('');
     if (module !== 'recent') return [...options.values()].map((option) => ` ${option}`).join('');
     const mask = this.family === 'IPv4' ? '255.255.255.255' : 'ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff';
     const all = new Map([...options, ['--mask', `--mask ${mask}`], ['--rsource', '--rsource']]);
@@ -293,6 +297,11 @@ const OPTIONS: Readonly<Record<string, readonly string[] | 'target'>> = {
   '--mask': ['recent'],
   '--rsource': ['recent'],
   '--nfacct-name': ['nfacct'],
+  '--match-set': ['set'],
+  '--physdev-is-in': ['physdev'],
+  '--vaddr': ['ipvs'],
+  '--vproto': ['ipvs'],
+  '--vport': ['ipvs'],
   '--random-fully': 'target',
   '--or-mark': 'target',
   '--xor-mark': 'target',
@@ -301,7 +310,9 @@ const OPTIONS: Readonly<Record<string, readonly string[] | 'target'>> = {
   '--reject-with': 'target',
 };
 
-const NO_VALUE = new Set(['--rcheck', '--reap', '--set', '--rsource']);
+const NO_VALUE = new Set(['--rcheck', '--reap', '--set', '--rsource', '--physdev-is-in']);
+
+const PROTOCOL_NUMBERS: Readonly<Record<string, string>> = { tcp: '6', udp: '17', sctp: '132' };
 
 const hex = (text: string) => `0x${Number(text).toString(16)}`;
 
@@ -326,6 +337,8 @@ function printed(option: string, value: string): string {
       return (Math.round(Number(value) * 2 ** 31) / 2 ** 31).toFixed(11);
     case '--nfacct-name':
       return ` ${value}`;
+    case '--vproto':
+      return PROTOCOL_NUMBERS[value] ?? value;
     default:
       return value;
   }

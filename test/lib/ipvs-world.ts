@@ -4,6 +4,7 @@
  * @module
  */
 
+import { FakeRuleset } from '../../src/iptables/fake.ts';
 import { createIpvsDataplane, type IpvsDataplaneOptions } from '../../src/modes/ipvs/apply.ts';
 import { Desired } from '../../src/modes/ipvs/desired.ts';
 import { FakeIpsets } from '../../src/modes/ipvs/fake-ipset.ts';
@@ -12,7 +13,8 @@ import { readAddresses, readServers } from '../../src/modes/ipvs/kernel.ts';
 import { DEVICE } from '../../src/modes/ipvs/objects.ts';
 import type { NodeFacts } from '../../src/modes/ipvs/options.ts';
 import { renderService } from '../../src/modes/ipvs/render.ts';
-import type { RuleInput, RuleWriter } from '../../src/modes/ipvs/rule-writer.ts';
+import { createRuleWriter, formatRules } from '../../src/modes/ipvs/rule-writer.ts';
+import { renderRules } from '../../src/modes/ipvs/rules.ts';
 import type { Snapshot, SyncReport } from '../../src/modes/mode.ts';
 import { FakeDevices } from '../../src/netlink/fake-device.ts';
 import { FakeIpvs } from '../../src/netlink/fake-ipvs.ts';
@@ -22,6 +24,7 @@ import type { Family, ObjectKey, ServicePlan } from '../../src/proxier/types.ts'
 import { FakeClock } from '../../src/sys/fake-clock.ts';
 import { addressNormalForm, ipsetNormalForm, ipvsNormalForm } from './ipvs-normal-form.ts';
 import { cidr, ip } from './make.ts';
+import { normalForm } from './normal-form.ts';
 
 /** Addresses of the node's one link, and the facts they are. */
 const NODE = {
@@ -57,6 +60,7 @@ export interface KernelState {
   readonly servers: string;
   readonly sets: string;
   readonly addresses: string;
+  readonly rules: string;
 }
 
 /** What must be there for `plans`, whatever was there before. */
@@ -67,28 +71,15 @@ export function wantedState(
 ): KernelState {
   const desired = new Desired();
   for (const plan of plans) desired.replace(plan.service, undefined, renderService(plan, options, facts));
+  const closedToNode = Array.from(desired.closedToNode.entries(), ([, { value }]) => value);
+  const ruleset = new FakeRuleset(options.family, 'legacy');
+  ruleset.restore(formatRules(renderRules(options, { hasElements: (set) => desired.has(set), closedToNode })));
   return {
     servers: ipvsNormalForm(formatServers(desired)),
+    rules: normalForm(ruleset.save()),
     sets: ipsetNormalForm(formatSets(desired, options.family)),
     addresses: addressNormalForm([...desired.addresses.entries()].map(([address]) => address).join('\n')),
   };
-}
-
-/** Rules in memory: what they were last told. */
-class FakeRules implements RuleWriter {
-  last: RuleInput | undefined;
-  fails = false;
-  isLost = false;
-
-  async write(input: RuleInput): Promise<void> {
-    if (this.fails) throw new Error('Cannot write rules: told to fail');
-    this.last = input;
-    this.isLost = false;
-  }
-
-  async differs(): Promise<boolean> {
-    return this.isLost;
-  }
 }
 
 /** A node in memory with a dataplane that can be restarted. */
@@ -98,7 +89,8 @@ export function makeIpvsNode(overrides: Partial<IpvsDataplaneOptions> = {}) {
   const ipvs = new FakeIpvs();
   const devices = new FakeDevices();
   const ipsets = new FakeIpsets();
-  const rules = new FakeRules();
+  const ruleset = new FakeRuleset(family, 'legacy');
+  const restores = { failed: 0 };
   const clock = new FakeClock();
   const warnings: string[] = [];
   devices.devices.set('eth0', { index: 1000, kind: 'veth' });
@@ -109,7 +101,18 @@ export function makeIpvsNode(overrides: Partial<IpvsDataplaneOptions> = {}) {
   };
   setNodeAddresses(NODE[family].full);
   const log = { info: () => {}, warn: (_: object, message: string) => warnings.push(message) };
-  const make = () => createIpvsDataplane({ ipvs, devices, ipsets, rules, clock, log }, options);
+  const tools = {
+    family,
+    save: async (table: string) => ruleset.save(table),
+    restore: async (input: string | Iterable<string>) => ruleset.restore([...input].join('')),
+  };
+  const onRestoreFailed = () => {
+    restores.failed++;
+  };
+  const make = () => {
+    const rules = createRuleWriter({ tools, onRestoreFailed }, options);
+    return createIpvsDataplane({ ipvs, devices, ipsets, rules, clock, log }, options);
+  };
   let dataplane = make();
   const held = new Map<ObjectKey, ServicePlan>();
   return {
@@ -117,7 +120,9 @@ export function makeIpvsNode(overrides: Partial<IpvsDataplaneOptions> = {}) {
     ipvs,
     devices,
     ipsets,
-    rules,
+    tools,
+    ruleset,
+    restores,
     clock,
     warnings,
     held,
@@ -154,6 +159,7 @@ export function makeIpvsNode(overrides: Partial<IpvsDataplaneOptions> = {}) {
       const addresses = bound.map((one) => one.ip).filter((address) => familyOf(address) === family);
       return {
         servers: ipvsNormalForm(lines.join('\n')),
+        rules: normalForm(ruleset.save()),
         sets: ipsetNormalForm(ipsets.save()),
         addresses: addressNormalForm(addresses.join('\n')),
       };

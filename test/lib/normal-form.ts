@@ -44,7 +44,11 @@ export function normalForm(dump: string): string {
       const body = [...rules]
         .sort(([a], [b]) => compare(a, b))
         .flatMap(([chain, all]) =>
-          UNORDERED.has(chain) ? all.toSorted((a, b) => compare(sortKey(a), sortKey(b))) : all,
+          chain === 'KUBE-IPVS-OUT-FILTER'
+            ? all.toSorted(compare)
+            : UNORDERED.has(chain)
+              ? all.toSorted((a, b) => compare(sortKey(a), sortKey(b)))
+              : all,
         );
       tables.push([name, ...declared.sort(compare), ...body, 'COMMIT'].join('\n'));
     }

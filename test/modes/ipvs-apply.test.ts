@@ -46,14 +46,15 @@ t.test('any sequence of states, partial and full, comes to what the last state w
                 throw new Error(`${how}: ${JSON.stringify({ wanted, got }, undefined, 1)}`);
               }
             }
-            const before =
-              node.ipvs.changes.length + node.ipsets.commands.filter((c) => !c.startsWith('create ')).length;
+            const written = () =>
+              node.ipvs.changes.length +
+              node.ruleset.inputs.length +
+              node.ipsets.commands.filter((command) => !command.startsWith('create ')).length;
+            const before = written();
             await node.sync([], true);
             node.restart();
             await node.sync([]);
-            const after =
-              node.ipvs.changes.length + node.ipsets.commands.filter((c) => !c.startsWith('create ')).length;
-            if (after !== before) throw new Error('a full sync and a restart change something');
+            if (written() !== before) throw new Error('a full sync and a restart change something');
           },
         ),
         { numRuns: 30 },
@@ -82,13 +83,14 @@ t.test('a partial sync', async (t) => {
   ]);
   node.ipvs.changes.length = 0;
   const given = node.ipsets.commands.length;
+  const restores = node.ruleset.inputs.length;
   await node.sync([plan('a', 1, [2, 3])]);
   t.same(
     node.ipvs.changes.map(({ kind }) => kind),
     ['newDestination', 'setDestination', 'deleteDestination'],
     'and of a changed endpoint the two, the old one without new connections first',
   );
-  t.equal(node.ipsets.commands.length, given, 'without a program');
+  t.same([node.ipsets.commands.length, node.ruleset.inputs.length], [given, restores], 'without a program');
   t.equal(node.ipvs.listings + node.ipsets.listings, listings, 'nothing is listed');
   t.same(node.state(), wantedState(node.held.values(), node.options));
 
@@ -197,7 +199,7 @@ t.test('what others left and did', async (t) => {
     {
       name: 'rules',
       act: () => {
-        node.rules.isLost = true;
+        node.ruleset.restore('*nat\n:KUBE-POSTROUTING - [0:0]\nCOMMIT\n');
       },
       said: /rules differ/,
     },
@@ -302,10 +304,12 @@ t.test('a failure is an error, and the next sync reads the kernel', async (t) =>
   await t.rejects(node.sync([plan('b', 2, [1])]), { message: /not permitted/ });
   t.equal((await node.sync([])).full, true);
   t.same(node.state(), wantedState(node.held.values(), node.options));
-  node.rules.fails = true;
-  await t.rejects(node.sync([key('a')]), { message: /told to fail/ });
-  t.match(node.state().servers, /172\.30\.9\.1/, 'what rules may refer to is still there');
-  node.rules.fails = false;
+  node.ruleset.refuses = () => true;
+  await t.rejects(node.sync([key('a'), plan('np', 3, [1], { nodePort: 30001 })]), { message: /Cannot restore/ });
+  t.equal(node.restores.failed, 1);
+  for (const address of ['172.30.9.1:80', '192.168.0.2:30001']) t.match(node.state().servers, address);
+  t.match(node.state().sets, /add KUBE-NODE-PORT-TCP 30001/, 'what rules may refer to is there, old and new');
+  node.ruleset.refuses = () => false;
   t.equal((await node.sync([])).full, true);
   t.same(node.state(), wantedState(node.held.values(), node.options));
   const unknown = makeIpvsNode({ scheduler: 'nosuch' });

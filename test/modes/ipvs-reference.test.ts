@@ -4,14 +4,17 @@
  */
 
 import t from 'tap';
+import { FakeRuleset } from '../../src/iptables/fake.ts';
 import { Desired } from '../../src/modes/ipvs/desired.ts';
 import { nodeFacts } from '../../src/modes/ipvs/facts.ts';
 import { formatServers, formatSets } from '../../src/modes/ipvs/format.ts';
 import type { IpvsOptions } from '../../src/modes/ipvs/options.ts';
 import { renderService, type ServiceObjects } from '../../src/modes/ipvs/render.ts';
+import { formatRules } from '../../src/modes/ipvs/rule-writer.ts';
+import { renderRules } from '../../src/modes/ipvs/rules.ts';
 import { FAMILIES, type ObjectKey } from '../../src/proxier/types.ts';
 import { addressNormalForm, ipsetNormalForm, ipvsNormalForm } from '../lib/ipvs-normal-form.ts';
-import { differenceOf } from '../lib/normal-form.ts';
+import { differenceOf, normalForm } from '../lib/normal-form.ts';
 import { readRecording, readScenario, ScenarioWorld, scenariosOf } from '../lib/reference-scenarios.ts';
 
 const scenarios = scenariosOf('ipvs');
@@ -46,7 +49,11 @@ for (const name of scenarios) {
           if (after === undefined) rendered.delete(key);
           else rendered.set(key, after);
         }
+        const closedToNode = Array.from(desired.closedToNode.entries(), ([, { value }]) => value);
+        const ruleset = new FakeRuleset(options.family, 'legacy');
+        ruleset.restore(formatRules(renderRules(options, { hasElements: (set) => desired.has(set), closedToNode })));
         return {
+          rules: ruleset.save(),
           servers: formatServers(desired),
           sets: formatSets(desired, options.family),
           addresses: [...desired.addresses.entries()].map(([ip]) =>
@@ -62,6 +69,7 @@ for (const name of scenarios) {
         t.equal(differenceOf(form(recorded(what)), form(got)), '', `step ${step}: ${what}`);
       same('ipvs', both('servers'), ipvsNormalForm);
       same('ipset', both('sets'), ipsetNormalForm);
+      for (const [i, what] of ['iptables', 'ip6tables'].entries()) same(what, texts[i]?.rules ?? '', normalForm);
       same('addr', texts.flatMap(({ addresses }) => addresses).join('\n'), addressNormalForm);
     }
   });

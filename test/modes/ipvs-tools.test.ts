@@ -4,6 +4,7 @@ import { cleanUpIpvs } from '../../src/modes/ipvs/cleanup.ts';
 import { FakeIpsets } from '../../src/modes/ipvs/fake-ipset.ts';
 import { createIpsets, parseIpsetVersion, parseSets } from '../../src/modes/ipvs/ipset.ts';
 import { probeIpvs } from '../../src/modes/ipvs/probe.ts';
+import { removeIpvsRules } from '../../src/modes/ipvs/rules-cleanup.ts';
 import { formatEntry, SET_IDS, setName } from '../../src/modes/ipvs/sets.ts';
 import { ensureKernelSettings } from '../../src/modes/ipvs/settings.ts';
 import { NetlinkError } from '../../src/netlink/error.ts';
@@ -182,8 +183,15 @@ t.test('cleanUpIpvs()', async (t) => {
   const node = makeIpvsNode();
   await node.sync([makePlan()]);
   await node.ipsets.run(['create THEIRS hash:ip family inet']);
+  node.ruleset.restore('*filter\n:THEIRS - [0:0]\n-A INPUT -j THEIRS\nCOMMIT\n');
+  const removed = await removeIpvsRules(node.tools);
+  t.match(removed, { chains: 11, held: [], errors: [] });
   t.same(await cleanUpIpvs(node), []);
-  t.same(node.state(), { servers: '', sets: 'create THEIRS hash:ip family inet\n', addresses: '' });
+  const { rules, ...rest } = node.state();
+  t.same(rest, { servers: '', sets: 'create THEIRS hash:ip family inet\n', addresses: '' });
+  t.match(rules, '-A INPUT -j THEIRS');
+  t.notMatch(rules, /KUBE-/);
+  t.match(await removeIpvsRules(node.tools), { chains: 0, rules: 0, errors: [] });
   t.equal(node.devices.find('kube-ipvs0'), undefined);
   t.same(await cleanUpIpvs(node), [], 'a second one finds nothing to do');
 

@@ -4,11 +4,14 @@
  */
 import fc from 'fast-check';
 import t from 'tap';
+import { probeFamily } from '../../src/iptables/probe.ts';
 import { createIpvsDataplane } from '../../src/modes/ipvs/apply.ts';
 import { cleanUpIpvs } from '../../src/modes/ipvs/cleanup.ts';
 import { FakeIpsets } from '../../src/modes/ipvs/fake-ipset.ts';
 import { createIpsets, IpsetRefusedError, type Ipsets } from '../../src/modes/ipvs/ipset.ts';
 import { probeIpvs } from '../../src/modes/ipvs/probe.ts';
+import { createRuleWriter } from '../../src/modes/ipvs/rule-writer.ts';
+import { removeIpvsRules } from '../../src/modes/ipvs/rules-cleanup.ts';
 import { SET_IDS, setDefinition, setName } from '../../src/modes/ipvs/sets.ts';
 import { ensureKernelSettings } from '../../src/modes/ipvs/settings.ts';
 import { createDevices } from '../../src/netlink/device.ts';
@@ -21,20 +24,26 @@ import { arbPlansOf } from '../lib/iptables-plans.ts';
 import { addressNormalForm, ipsetNormalForm, ipvsNormalForm } from '../lib/ipvs-normal-form.ts';
 import { type KernelState, makeIpvsOptions, wantedState } from '../lib/ipvs-world.ts';
 import { sh } from '../lib/namespace.ts';
+import { normalForm } from '../lib/normal-form.ts';
 import { isInsideUml, runInUml } from '../lib/uml.ts';
 
 const LINK: Readonly<Record<Family, string>> = { IPv4: '192.168.0.2/24', IPv6: '2001:db8::1/64' };
 
-function makeNode(family: Family) {
+async function makeNode(family: Family) {
   const options = makeIpvsOptions({ family });
   const deps = { ipvs: createIpvs(), devices: createDevices(), ipsets: createIpsets(realExec) };
-  const rules = { write: async () => {}, differs: async () => false };
-  const make = () =>
-    createIpvsDataplane({ ...deps, rules, clock: realClock, log: { info: () => {}, warn: () => {} } }, options);
+  const found = await probeFamily(family, 'legacy', { exec: realExec, clock: realClock });
+  if (found.kind === 'absent') throw found.error;
+  const { tools } = found;
+  const make = () => {
+    const rules = createRuleWriter({ tools, onRestoreFailed: () => {} }, options);
+    return createIpvsDataplane({ ...deps, rules, clock: realClock, log: { info: () => {}, warn: () => {} } }, options);
+  };
   let dataplane = make();
   const held = new Map<ObjectKey, ServicePlan>();
   return {
     ...deps,
+    tools,
     options,
     held,
     restart() {
@@ -55,7 +64,9 @@ function listed(family: Family): KernelState {
   const ofFamily = (line: string) => line.includes('[') === isV6;
   const ours = new Set(SET_IDS.map((id) => setName(id, family)));
   const addresses = sh('ip', '-o', isV6 ? '-6' : '-4', 'addr', 'show', 'kube-ipvs0');
+  const save = isV6 ? 'ip6tables-legacy-save' : 'iptables-legacy-save';
   return {
+    rules: normalForm(['nat', 'filter'].map((table) => sh(save, '-t', table)).join('')),
     servers: ipvsNormalForm(sh('ipvsadm', '-Sn').split('\n').filter(ofFamily).join('\n')),
     sets: ipsetNormalForm(
       sh('ipset', 'save')
@@ -166,7 +177,7 @@ async function inside() {
             maxLength: 3,
           }),
           async (states) => {
-            const node = makeNode(family);
+            const node = await makeNode(family);
             for (const [plans, how] of states) {
               if (how === 'restart') node.restart();
               const { refused } = await node.sync(withoutZeroRanges(plans), how === 'full');
@@ -177,17 +188,20 @@ async function inside() {
         ),
         { numRuns: 3 },
       );
-      const node = makeNode(family);
+      const node = await makeNode(family);
       await node.sync([]);
       t.same(listed(family), wantedState([], node.options), 'a fresh process takes away what it does not know');
     });
   }
 
   t.test('cleanup', async (t) => {
-    t.same(await cleanUpIpvs(makeNode('IPv4')), []);
+    const [four, six] = [await makeNode('IPv4'), await makeNode('IPv6')];
+    for (const { tools } of [four, six]) t.match(await removeIpvsRules(tools), { chains: 11, held: [], errors: [] });
+    t.same(await cleanUpIpvs(four), []);
     t.equal(sh('ipvsadm', '-Sn') + sh('ipset', 'save'), '');
     t.throws(() => sh('ip', 'link', 'show', 'kube-ipvs0'), /does not exist/);
-    t.same(await cleanUpIpvs(makeNode('IPv4')), [], 'a second one finds nothing to do');
+    t.match(await removeIpvsRules(six.tools), { chains: 0, rules: 0, errors: [] });
+    t.same(await cleanUpIpvs(four), [], 'a second one finds nothing to do');
   });
 }
 

@@ -1,0 +1,99 @@
+/**
+ * Every recorded scenario of IPVS mode, step by step, by the dataplane on a real kernel, read back with the tools: what is there is
+ * what kube-proxy had programmed. Between two scenarios everything is cleaned up, and nothing is left.
+ */
+import t, { type Test } from 'tap';
+import { probeFamily } from '../../src/iptables/probe.ts';
+import { createIpvsDataplane, type IpvsDataplaneOptions } from '../../src/modes/ipvs/apply.ts';
+import { cleanUpIpvs } from '../../src/modes/ipvs/cleanup.ts';
+import { createIpsets } from '../../src/modes/ipvs/ipset.ts';
+import { createRuleWriter } from '../../src/modes/ipvs/rule-writer.ts';
+import { removeIpvsRules } from '../../src/modes/ipvs/rules-cleanup.ts';
+import { createDevices } from '../../src/netlink/device.ts';
+import { createIpvs } from '../../src/netlink/ipvs.ts';
+import { FAMILIES, type Family } from '../../src/proxier/types.ts';
+import { realClock } from '../../src/sys/clock.ts';
+import { realExec } from '../../src/sys/exec.ts';
+import { addressNormalForm, ipsetNormalForm, ipvsNormalForm } from '../lib/ipvs-normal-form.ts';
+import { sh } from '../lib/namespace.ts';
+import { differenceOf, normalForm } from '../lib/normal-form.ts';
+import { readRecording, readScenario, type Scenario, ScenarioWorld, scenariosOf } from '../lib/reference-scenarios.ts';
+import { isInsideUml, runInUml } from '../lib/uml.ts';
+
+const ipvs = createIpvs();
+const devices = createDevices();
+const ipsets = createIpsets(realExec);
+const log = { info: () => {}, warn: () => {} };
+
+async function toolsOf(family: Family) {
+  const found = await probeFamily(family, 'legacy', { exec: realExec, clock: realClock });
+  if (found.kind === 'absent') throw found.error;
+  return found.tools;
+}
+
+/** The node's links for as long as the scenario lasts. */
+function makeLinks(t: Test, { node }: Scenario): void {
+  for (const [i, { name, addresses }] of node.links.entries()) {
+    sh('ip', 'link', 'add', name, 'type', 'veth', 'peer', 'name', `peer${i}`);
+    t.teardown(() => sh('ip', 'link', 'del', name));
+    for (const a of addresses) sh('ip', 'addr', 'add', a, 'dev', name, ...(a.includes(':') ? ['nodad'] : []));
+  }
+}
+
+const rulesOf = (save: string) => ['nat', 'filter'].map((table) => sh(save, '-t', table)).join('');
+
+/** By what it was recorded as: what the tools print, and the normal form of it. */
+const LOOKS: Readonly<Record<string, { readonly look: () => string; readonly form: (dump: string) => string }>> = {
+  ipvs: { look: () => sh('ipvsadm', '-Sn'), form: ipvsNormalForm },
+  ipset: { look: () => sh('ipset', 'save'), form: ipsetNormalForm },
+  addr: { look: () => sh('ip', '-o', 'addr', 'show', 'kube-ipvs0'), form: addressNormalForm },
+  iptables: { look: () => rulesOf('iptables-legacy-save'), form: normalForm },
+  ip6tables: { look: () => rulesOf('ip6tables-legacy-save'), form: normalForm },
+};
+
+async function inside() {
+  const tools = { IPv4: await toolsOf('IPv4'), IPv6: await toolsOf('IPv6') };
+  for (const name of scenariosOf('ipvs')) {
+    await t.test(name, async (t) => {
+      const scenario = readScenario(name);
+      makeLinks(t, scenario);
+      const families = FAMILIES.map((family) => {
+        const world = new ScenarioWorld(scenario, 'ipvs', family);
+        const first = world.advanceTo(0);
+        const options: IpvsDataplaneOptions = {
+          ...first.settings,
+          scheduler: scenario.proxy.ipvs?.scheduler ?? 'rr',
+          excludeCIDRs: [],
+          features: { randomFully: true },
+          syncPeriodMs: 30_000,
+        };
+        const rules = createRuleWriter({ tools: tools[family], onRestoreFailed: () => {} }, options);
+        const deps = { ipvs, devices, ipsets, rules, clock: realClock, log };
+        return { world, first, dataplane: createIpvsDataplane(deps, options) };
+      });
+      for (const step of scenario.steps.keys()) {
+        for (const { world, first, dataplane } of families) {
+          const { changedServices: dirty } = step === 0 ? first : world.advanceTo(step);
+          const snapshot = { services: world.model.services, dirty, endpointCount: 0, serviceCIDRs: [] };
+          const { full, refused } = await dataplane.sync(snapshot, { full: false });
+          t.same([full, refused], [step === 0, []], `step ${step}: only the first sync reads, and nothing is refused`);
+        }
+        for (const [what, { look, form }] of Object.entries(LOOKS)) {
+          const recorded = form(readRecording(name, 'ipvs', step, what));
+          t.equal(differenceOf(recorded, form(look())), '', `step ${step}: ${what}`);
+        }
+      }
+      for (const family of FAMILIES) t.same((await removeIpvsRules(tools[family])).errors, []);
+      t.same(await cleanUpIpvs({ ipvs, devices, ipsets }), []);
+      t.equal(sh('ipvsadm', '-Sn') + sh('ipset', 'save'), '', 'nothing is left');
+      for (const family of FAMILIES) t.notMatch(rulesOf(`${tools[family].binaries.save}`), /KUBE-/);
+      t.equal(devices.find('kube-ipvs0'), undefined);
+    });
+  }
+}
+
+if (isInsideUml()) await inside();
+else {
+  t.equal(scenariosOf('ipvs').length, 54, 'all recorded scenarios are here');
+  await runInUml(t, import.meta.url);
+}
