@@ -438,6 +438,16 @@ export const loadBalancers: readonly FlowCase[] = [
         spec: { loadBalancerSourceRanges: [] },
         flows: [{ from: 'client', to: 'load balancer IP', want: answered(['a', 'b']) }],
       },
+      {
+        spec: { loadBalancerSourceRanges: ['192.168.1.50/32', 'fd00:192:168:1::50/128'] },
+        endpoints: {},
+        flows: [
+          { from: 'client', to: 'load balancer IP', want: REFUSED },
+          // Mode nftables looks at the ranges before anything else.
+          { from: 'stranger', to: 'load balancer IP', want: REFUSED, otherwise: { nftables: SILENT } },
+          { from: 'stranger', to: 'node port', want: REFUSED },
+        ],
+      },
     ],
   },
   {
