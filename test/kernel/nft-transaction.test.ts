@@ -3,20 +3,32 @@
  * They agree on what is refused and why, and `nft -s list ruleset` on what there is.
  */
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { setImmediate } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
 import t from 'tap';
 import { FakeNftables } from '../../src/netlink/nftables/fake-nftables.ts';
 import { createNftables } from '../../src/netlink/nftables/kernel-nftables.ts';
 import type { CommitResult, Nftables } from '../../src/netlink/nftables/nftables.ts';
 import { formatTransaction } from '../../src/netlink/nftables/text.ts';
-import type { Transaction } from '../../src/netlink/nftables/transaction.ts';
+import type { Command, SetObject, Transaction } from '../../src/netlink/nftables/transaction.ts';
+import { openNetlink } from '../../src/netlink/socket.ts';
 import { caseInside, runInside, sh } from '../lib/namespace.ts';
 import { TABLE, TransactionSource } from '../lib/nft-transactions.ts';
 import { Seeded, seedOfRun } from '../lib/seeded.ts';
+
+const CLIENTS: SetObject = {
+  name: 'clients',
+  key: ['addr', 'addr', 'inet_proto', 'inet_service'],
+  data: ['addr', 'inet_service'],
+  flags: ['dynamic', 'timeout'],
+  timeoutSeconds: 10800,
+  size: 1000,
+};
 
 const TRANSACTIONS = Number(process.env['SWITCHYARD_TRANSACTIONS'] ?? 700);
 /** How many transactions pass between two looks at the whole ruleset. */
@@ -100,6 +112,8 @@ function contents(nftables: Nftables) {
 }
 
 async function inside() {
+  overNetlinkOnly();
+  conversations();
   t.test('random transactions as text, over netlink, and in the fake', async (t) => {
     const seed = seedOfRun();
     t.comment(`SWITCHYARD_SEED=${seed}`);
@@ -130,6 +144,182 @@ async function inside() {
     t.comment(`${refused} of ${TRANSACTIONS} refused`);
     other.close();
     kernel.close();
+  });
+}
+
+const RULES: Transaction = {
+  family: 'ip6',
+  table: TABLE,
+  commands: [
+    { verb: 'add', object: 'table', comment: 'é'.repeat(126) },
+    { verb: 'add', object: 'chain', chain: { name: 'c'.repeat(255), comment: 'x'.repeat(253) } },
+    { verb: 'add', object: 'set', set: { name: 's', key: ['addr'], comment: 'y'.repeat(240) } },
+    { verb: 'add', object: 'set', set: CLIENTS },
+    {
+      verb: 'add',
+      object: 'rule',
+      rule: {
+        chain: 'c'.repeat(255),
+        statements: [
+          {
+            kind: 'dynamic',
+            op: 'update',
+            set: 'clients',
+            fields: ['saddr', 'daddr', 'l4proto', 'dport'],
+            data: ['daddr', 'dport'],
+          },
+        ],
+        comment: 'z'.repeat(253),
+      },
+    },
+    {
+      verb: 'add',
+      object: 'element',
+      set: { name: 's', key: ['addr'] },
+      elements: [{ key: ['fd00::1'], comment: 'w'.repeat(251) }],
+    },
+  ],
+};
+
+/** What nft cannot load, and the kernel can. */
+function overNetlinkOnly() {
+  t.test('what nft has no text for', async (t) => {
+    const nftables = createNftables();
+    const fake = new FakeNftables();
+    t.match(nftables.commit([RULES]), { kind: 'committed' });
+    t.match(fake.commit([RULES]), { kind: 'committed' });
+    t.strictSame(contents(nftables), contents(fake));
+    const listed = sh('nft', 'list', 'ruleset');
+    for (const text of ['é'.repeat(126), 'x'.repeat(253), 'y'.repeat(240), 'z'.repeat(253), 'w'.repeat(251)]) {
+      t.ok(listed.includes(`comment "${text}"`), `${text.length} characters`);
+    }
+    t.match(listed, /update @clients { ip6 saddr \. ip6 daddr \. meta l4proto \. th dport : ip6 daddr \. th dport }/);
+    const long: Transaction = {
+      ...RULES,
+      commands: [
+        { verb: 'add', object: 'set', set: { name: 't', key: ['addr'], comment: 'y'.repeat(250) } },
+        {
+          verb: 'add',
+          object: 'element',
+          set: { name: 's', key: ['addr'] },
+          elements: [{ key: ['::1'] }, { key: ['::2'], comment: 'w'.repeat(252) }],
+        },
+      ],
+    };
+    t.match(nftables.commit([long]), {
+      kind: 'refused',
+      refused: [
+        { command: 0, errno: 'ERANGE' },
+        { command: 1, errno: 'EINVAL' },
+      ],
+    });
+    nftables.commit([{ ...RULES, commands: [{ verb: 'delete', object: 'table' }] }]);
+    nftables.close();
+  });
+}
+
+/** One chain, and what is not asked for. */
+const CHAIN: Transaction = {
+  family: 'ip',
+  table: 'watched',
+  commands: [
+    { verb: 'add', object: 'table' },
+    { verb: 'add', object: 'chain', chain: { name: 'a' } },
+  ],
+};
+
+function conversations() {
+  t.test('a commit for one generation only', async (t) => {
+    const nftables = createNftables();
+    const onlyIfGeneration = nftables.generation();
+    t.match(nftables.commit([CHAIN], { onlyIfGeneration }), { kind: 'committed', generation: onlyIfGeneration + 1 });
+    t.same(nftables.commit([CHAIN], { onlyIfGeneration }), { kind: 'outdated' });
+    t.equal(nftables.generation(), onlyIfGeneration + 1);
+    nftables.close();
+  });
+
+  t.test('who changed what', async (t) => {
+    const nftables = createNftables();
+    const watcher = nftables.watch();
+    t.same(watcher.drain(), { changes: [], generation: undefined, overrun: false });
+    nftables.commit([CHAIN, { ...CHAIN, family: 'ip6' }]);
+    sh('nft', 'add', 'chain', 'ip', 'watched', 'b');
+    sh('nft', 'add', 'table', 'inet', 'other');
+    t.same(watcher.drain(), {
+      changes: [
+        { family: 'ip', table: 'watched', own: true },
+        { family: 'ip6', table: 'watched', own: true },
+        { family: 'ip', table: 'watched', own: false },
+      ],
+      generation: nftables.generation(),
+      overrun: false,
+    });
+    sh('nft', 'flush', 'ruleset');
+    t.same(
+      watcher
+        .drain()
+        .changes.map((c) => `${c.family} ${c.own}`)
+        .sort(),
+      ['ip false', 'ip6 false'],
+    );
+    watcher.close();
+    nftables.close();
+  });
+
+  t.test('buffers that are too small', async (t) => {
+    const nftables = createNftables((protocol, options) =>
+      openNetlink(protocol, { ...options, receiveBytes: 4_096, sendBytes: 8_192 }),
+    );
+    const watcher = nftables.watch();
+    const chains = (from: number, to: number): Command[] =>
+      Array.from({ length: to - from }, (_, i) => ({
+        verb: 'add',
+        object: 'chain',
+        chain: { name: `chain-${from + i}` },
+      }));
+    t.throws(() => nftables.commit([{ ...CHAIN, commands: chains(0, 1_000) }]), {
+      name: 'NetlinkError',
+      failure: { code: 'TOO_LARGE' },
+    });
+    const refused = nftables.commit([{ ...CHAIN, commands: chains(0, 100) }]);
+    t.equal(refused.kind, 'refused', 'no table: each command is refused, and not all refusals fit the queue');
+    t.equal(nftables.commit([CHAIN]).kind, 'committed', 'and the next commit is not mixed up with them');
+    for (let i = 0; i < 300; i += 50) nftables.commit([{ ...CHAIN, commands: chains(i, i + 50) }]);
+    t.equal(watcher.drain().overrun, true, 'notices are lost, and it is known');
+    t.same(watcher.drain(), { changes: [], generation: undefined, overrun: false }, 'once');
+    t.equal(
+      nftables.readTable('ip', 'watched')?.chains.size,
+      301,
+      'a dump needs no room: the kernel waits for its reader',
+    );
+    watcher.close();
+    nftables.close();
+    sh('nft', 'flush', 'ruleset');
+  });
+
+  t.test('a table is read as it was at one moment, while another changes it', async (t) => {
+    const nftables = createNftables();
+    sh('nft', 'add table ip watched; add chain ip watched a; add chain ip watched b');
+    const writer = spawn('sh', [
+      '-c',
+      'for i in $(seq 150); do nft "add rule ip watched a accept; add rule ip watched b accept"; done',
+    ]);
+    const closed = once(writer, 'close');
+    let reads = 0;
+    let last = 0;
+    while (last < 150 && writer.exitCode === null) {
+      const table = nftables.readTable('ip', 'watched');
+      const [a = -1, b = -2] = ['a', 'b'].map((name) => table?.chains.get(name)?.ruleKeys.length);
+      if (a !== b || a < last) t.fail(`${a} and ${b} rules after ${last}`);
+      last = a;
+      reads++;
+      await setImmediate();
+    }
+    await closed;
+    t.ok(reads > 20, `${reads} reads`);
+    t.equal(nftables.readTable('ip', 'watched')?.chains.get('b')?.ruleKeys.length, 150);
+    sh('nft', 'flush', 'ruleset');
+    nftables.close();
   });
 }
 

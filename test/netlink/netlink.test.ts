@@ -2,11 +2,12 @@
  * Netlink without a kernel: bytes recorded on Linux 6.18 (x86-64) in a network namespace of their own, played back.
  */
 import t from 'tap';
+import { decodeAck } from '../../src/netlink/ack.ts';
 import { decodeAttributes, decodeMessages, encodeAttribute, encodeMessage } from '../../src/netlink/codec.ts';
 import { errnoName, NetlinkError } from '../../src/netlink/error.ts';
 import { FakeNfacct } from '../../src/netlink/fake-nfacct.ts';
 import { createNfacct, type Nfacct } from '../../src/netlink/nfacct.ts';
-import { ask } from '../../src/netlink/request.ts';
+import { ask, sendMany } from '../../src/netlink/request.ts';
 import { listAddresses } from '../../src/netlink/rtnetlink.ts';
 import { type Exchange, replay } from '../lib/netlink-replay.ts';
 
@@ -162,12 +163,88 @@ t.test('an answer to an older request is not taken for this one', async (t) => {
   t.equal(ask(open(), { doing: 'read', type: 0x701, flags: 0, body }).length, 1);
 });
 
+t.test('many requests in one datagram', async (t) => {
+  const names = ['a', 'b', 'c', 'd', 'e'];
+  const request = (name: string) => ({ doing: `make "${name}"`, type: 0x700, flags: 0, body: Buffer.from(name) });
+  const sent = (from: number, ...some: readonly string[]) =>
+    Buffer.concat(
+      some.map((name, i) => encodeMessage({ type: 0x700, flags: 5, seq: from + i, body: Buffer.from(name) })),
+    ).toString('hex');
+  const answer = (seq: number, errno = 0) =>
+    `${error(errno).slice(0, 16)}${seq.toString(16).padStart(2, '0')}${error(errno).slice(18)}`;
+  const { open, state } = replay(
+    // In any order, in one datagram or several, with answers to others between.
+    [sent(10, 'a', 'b'), answer(11, 17) + answer(9, 1), answer(10)],
+    [sent(12, 'c', 'd'), answer(12) + answer(13)],
+    [sent(14, 'e'), answer(14, 2)],
+  );
+  const results = sendMany(open(), names.map(request), { firstSeq: 10, perSend: 2 });
+  t.same(
+    results.map((r) => r?.message),
+    [
+      undefined,
+      'Cannot make "b": the kernel answers EEXIST',
+      undefined,
+      undefined,
+      'Cannot make "e": the kernel answers ENOENT',
+    ],
+  );
+  t.equal(state.unused(), 0);
+  const lost = replay([sent(1, 'a', 'b'), answer(1)]);
+  t.throws(() => sendMany(lost.open(), ['a', 'b'].map(request)), {
+    name: 'NetlinkError',
+    message: 'Cannot make "b": the kernel does not answer',
+  });
+  t.same(sendMany(replay().open(), []), [], 'nothing is sent for nothing');
+});
+
+t.test('acknowledgements', async (t) => {
+  // nft's request for a rule in a chain that is not there, answered with NETLINK_EXT_ACK, with and without NETLINK_CAP_ACK.
+  const attributes = `08000200${'18000000'}0d000100${Buffer.from('not here\0').toString('hex')}000000`;
+  const request = '18000000060a010c0d00000000000000' + '0200000001020304';
+  const rows: readonly { name: string; flags: number; body: string; want: object }[] = [
+    {
+      name: 'done',
+      flags: 0,
+      body: `00000000${request.slice(0, 32)}`,
+      want: { errno: 0, text: undefined, offset: undefined },
+    },
+    {
+      name: 'an error alone',
+      flags: 0,
+      body: `feffffff${request}`,
+      want: { errno: 2, text: undefined, offset: undefined },
+    },
+    {
+      name: 'with what is at fault, behind the header',
+      flags: 0x300,
+      body: `feffffff${request.slice(0, 32)}${attributes}`,
+      want: { errno: 2, text: 'not here', offset: 24 },
+    },
+    {
+      name: 'with what is at fault, behind the whole request',
+      flags: 0x200,
+      body: `feffffff${request}${attributes}`,
+      want: { errno: 2, text: 'not here', offset: 24 },
+    },
+    { name: 'the end of an empty dump', flags: 2, body: '', want: { errno: 0, text: undefined, offset: undefined } },
+  ];
+  for (const { name, flags, body, want } of rows) {
+    t.strictSame(decodeAck({ type: 2, flags, seq: 1, body: Buffer.from(body, 'hex') }), want, name);
+  }
+});
+
 t.test('errors have names', async (t) => {
   t.same([2, 11, 16, 95, 9999].map(errnoName), ['ENOENT', 'EAGAIN', 'EBUSY', 'EOPNOTSUPP', 'E9999']);
   t.equal(
     new NetlinkError('x', { code: 'KERNEL', errno: 1, name: 'EPERM' }).message,
     'Cannot x: the kernel answers EPERM',
   );
+  t.equal(
+    new NetlinkError('x', { code: 'KERNEL', errno: 1, name: 'EPERM', text: 'no way' }).message,
+    'Cannot x: the kernel answers EPERM (no way)',
+  );
+  t.match(new NetlinkError('x', { code: 'TOO_LARGE', bytes: 9 }).message, /9 bytes are more than/);
 });
 
 t.test('the fake keeps counters, and can be without them', async (t) => {
