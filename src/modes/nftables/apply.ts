@@ -319,6 +319,7 @@ class NftablesDataplane implements Dataplane {
         else this.#deps.metrics.syncFailed();
         return blamed;
       }
+      this.#forget(commands.flatMap(elementsTakenOut));
       await setImmediate(undefined, signal ? { signal } : {});
     }
     return undefined;
@@ -344,6 +345,11 @@ class NftablesDataplane implements Dataplane {
 
 const EMPTY: Objects = { chains: [], sets: [], elements: [] };
 const NO_FACTS: NftablesFacts = { nodeIPs: [], serviceCIDRs: [] };
+
+function elementsTakenOut({ owner, command }: OwnedCommand): readonly Operation[] {
+  if (command.object !== 'element' || command.verb !== 'delete') return [];
+  return command.elements.map((element) => ({ owner, kind: 'deleteElement', set: command.set, element }));
+}
 
 function describe(error: unknown): string {
   return error instanceof Error ? error.message : String(error);

@@ -50,12 +50,14 @@ function addElements(items: Map<ItemKey, Item>, { set, elements, claimFields }: 
     for (const element of elements) items.set(keyOf(elementText(element)), { kind: 'element', set, element });
     return;
   }
+  const groups = new Map<ItemKey, SetElement[]>();
   for (const element of elements) {
     const key = keyOf(elementText(element, claimFields));
-    const found = items.get(key);
-    const others = found?.kind === 'elements' ? found.elements : [];
-    items.set(key, { kind: 'elements', set, fields: claimFields, elements: [...others, element] });
+    const group = groups.get(key);
+    if (group !== undefined) group.push(element);
+    else groups.set(key, [element]);
   }
+  for (const [key, group] of groups) items.set(key, { kind: 'elements', set, fields: claimFields, elements: group });
 }
 
 /** True if two things of one key are the same in every respect. */
