@@ -80,61 +80,6 @@ export function* answers(
   }
 }
 
-/** Acknowledgements that surely fit the queue of a socket with default buffers. */
-const MANY_PER_SEND = 100;
-
-export interface SendManyOptions {
-  /** Of the first request; each has the next one. */
-  readonly firstSeq?: number;
-  /** Requests in one datagram: more where the socket was opened with larger buffers (an acknowledgement counts about 800 bytes). */
-  readonly perSend?: number;
-}
-
-/**
- * Sends many requests, several in a datagram, each acknowledged. The kernel does them in order, and goes on after one it refuses.
- *
- * @returns For each request the error, or undefined if it is done.
- * @throws {NetlinkError} NO_ANSWER if the answer to one is missing: what became of it and of those after it is not known.
- */
-export function sendMany(
-  socket: NetlinkSocket,
-  requests: readonly NetlinkRequest[],
-  { firstSeq = 1, perSend = MANY_PER_SEND }: SendManyOptions = {},
-): (NetlinkError | undefined)[] {
-  const results: (NetlinkError | undefined)[] = [];
-  for (let from = 0; from < requests.length; from += perSend) {
-    const part = requests.slice(from, from + perSend);
-    const messages = part.map(({ type, flags, body }, i) =>
-      encodeMessage({ type, flags: flags | NLM_F_REQUEST | NLM_F_ACK, seq: firstSeq + from + i, body }),
-    );
-    socket.send(Buffer.concat(messages));
-    results.push(...readAcks(socket, part, firstSeq + from));
-  }
-  return results;
-}
-
-function readAcks(
-  socket: NetlinkSocket,
-  requests: readonly NetlinkRequest[],
-  firstSeq: number,
-): (NetlinkError | undefined)[] {
-  const acks = new Map<number, NetlinkMessage>();
-  while (acks.size < requests.length) {
-    const datagram = socket.receive();
-    if (datagram === undefined) break;
-    for (const message of decodeMessages(datagram)) {
-      const index = message.seq - firstSeq;
-      if (message.type === NLMSG_ERROR && index >= 0 && index < requests.length) acks.set(index, message);
-    }
-  }
-  return requests.map(({ doing }, i) => {
-    const message = acks.get(i);
-    if (message === undefined) throw new NetlinkError(doing, { code: 'NO_ANSWER' });
-    const ack = decodeAck(message);
-    return ack.errno > 0 ? new NetlinkError(doing, kernelFailure(ack)) : undefined;
-  });
-}
-
 /** Opens a socket for one conversation and closes it whatever happens. */
 export function withSocket<T>(socket: NetlinkSocket, talk: (socket: NetlinkSocket) => T): T {
   try {

@@ -3,11 +3,12 @@
  */
 import t from 'tap';
 import { decodeAck } from '../../src/netlink/ack.ts';
+import { askAll } from '../../src/netlink/batch.ts';
 import { decodeAttributes, decodeMessages, encodeAttribute, encodeMessage } from '../../src/netlink/codec.ts';
 import { errnoName, NetlinkError } from '../../src/netlink/error.ts';
 import { FakeNfacct } from '../../src/netlink/fake-nfacct.ts';
 import { createNfacct, type Nfacct } from '../../src/netlink/nfacct.ts';
-import { ask, sendMany } from '../../src/netlink/request.ts';
+import { ask } from '../../src/netlink/request.ts';
 import { listAddresses } from '../../src/netlink/rtnetlink.ts';
 import { type Exchange, replay } from '../lib/netlink-replay.ts';
 
@@ -163,39 +164,37 @@ t.test('an answer to an older request is not taken for this one', async (t) => {
   t.equal(ask(open(), { doing: 'read', type: 0x701, flags: 0, body }).length, 1);
 });
 
-t.test('many requests in one datagram', async (t) => {
-  const names = ['a', 'b', 'c', 'd', 'e'];
-  const request = (name: string) => ({ doing: `make "${name}"`, type: 0x700, flags: 0, body: Buffer.from(name) });
-  const sent = (from: number, ...some: readonly string[]) =>
-    Buffer.concat(
-      some.map((name, i) => encodeMessage({ type: 0x700, flags: 5, seq: from + i, body: Buffer.from(name) })),
-    ).toString('hex');
-  const answer = (seq: number, errno = 0) =>
-    `${error(errno).slice(0, 16)}${seq.toString(16).padStart(2, '0')}${error(errno).slice(18)}`;
+t.test('many requests in few datagrams', async (t) => {
+  const requests = Array.from({ length: 251 }, (_, i) => {
+    return { doing: `make ${i}`, type: 0x700, flags: 0, body: Buffer.from('abcd') };
+  });
+  const sent = (from: number, to: number) =>
+    Array.from({ length: to - from }, (_, i) => {
+      const seq = from + i + 1;
+      return encodeMessage({ type: 0x700, flags: seq === to ? 5 : 1, seq, body: Buffer.from('abcd') }).toString('hex');
+    }).join('');
+  const answer = (seq: number, errno = 0) => {
+    const body = Buffer.alloc(20);
+    body.writeInt32LE(-errno);
+    return encodeMessage({ type: 2, flags: 0x100, seq, body }).toString('hex');
+  };
+  // In one datagram or several, with answers to others between.
   const { open, state } = replay(
-    // In any order, in one datagram or several, with answers to others between.
-    [sent(10, 'a', 'b'), answer(11, 17) + answer(9, 1), answer(10)],
-    [sent(12, 'c', 'd'), answer(12) + answer(13)],
-    [sent(14, 'e'), answer(14, 2)],
+    [sent(0, 250), answer(2, 17) + answer(999, 1), answer(250)],
+    [sent(250, 251), answer(251, 2)],
   );
-  const results = sendMany(open(), names.map(request), { firstSeq: 10, perSend: 2 });
+  const refused = askAll(open(), requests);
   t.same(
-    results.map((r) => r?.message),
+    [...refused].map(([i, error]) => [i, error.message]),
     [
-      undefined,
-      'Cannot make "b": the kernel answers EEXIST',
-      undefined,
-      undefined,
-      'Cannot make "e": the kernel answers ENOENT',
+      [1, 'Cannot make 1: the kernel answers EEXIST'],
+      [250, 'Cannot make 250: the kernel answers ENOENT'],
     ],
   );
   t.equal(state.unused(), 0);
-  const lost = replay([sent(1, 'a', 'b'), answer(1)]);
-  t.throws(() => sendMany(lost.open(), ['a', 'b'].map(request)), {
-    name: 'NetlinkError',
-    message: 'Cannot make "b": the kernel does not answer',
-  });
-  t.same(sendMany(replay().open(), []), [], 'nothing is sent for nothing');
+  const lost = replay([sent(0, 2), answer(1, 2)]);
+  t.throws(() => askAll(lost.open(), requests.slice(0, 2)), { name: 'NetlinkError', failure: { code: 'NO_ANSWER' } });
+  t.equal(askAll(replay().open(), []).size, 0, 'nothing is sent for nothing');
 });
 
 t.test('acknowledgements', async (t) => {
