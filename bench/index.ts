@@ -1,8 +1,8 @@
 /**
- * `npm run bench`: readiness, change latency, CPU and memory at several sizes, with the bare tool's time of the same
- * run beside them. Each size runs in network namespaces of its own. As root.
+ * `npm run bench`: readiness, change latency, CPU and memory at several sizes, with the time of the bare tool (mode nftables: of the
+ * kernel alone) of the same run beside them. Each size runs in network namespaces of its own. As root.
  *
- *     npm run bench -- [--services 1000,5000,10000] [--endpoints 2] [--flips 10] [--runs 1] [--mode iptables] [--json]
+ *     npm run bench -- [--services 1000,5000,10000] [--endpoints 2] [--flips 10] [--runs 1] [--mode iptables] [--layout chains] [--json]
  *
  * @module
  */
@@ -19,6 +19,7 @@ const { values } = parseArgs({
     flips: { type: 'string', default: '10' },
     runs: { type: 'string', default: '1' },
     mode: { type: 'string', default: 'iptables' },
+    layout: { type: 'string', default: 'chains' },
     json: { type: 'boolean', default: false },
   },
 });
@@ -26,13 +27,15 @@ const { values } = parseArgs({
 /** What one run prints: numbers by name, and the mode. */
 type Result = Readonly<Record<string, number | string>>;
 
+const bare = values.mode === 'nftables' ? 'kernel alone' : 'bare tool';
+
 const columns: readonly (readonly [string, string])[] = [
   ['services', 'services'],
   ['readyMs', 'ready ms'],
-  ['bareColdMs', 'bare tool: cold ms'],
+  ['bareColdMs', `${bare}: cold ms`],
   ['changeP50Ms', 'change p50 ms'],
-  ['bareChangeMs', 'bare tool: change ms'],
-  ['bareRewriteMs', 'bare tool: shared chains rewritten ms'],
+  ['bareChangeMs', `${bare}: change ms`],
+  ...(values.mode === 'nftables' ? [] : [['bareRewriteMs', 'bare tool: shared chains rewritten ms'] as const]),
   ['changeMaxMs', 'change max ms'],
   ['cpuPerChangeMs', 'CPU a change ms'],
   ['readyCpuMs', 'CPU to ready ms'],
@@ -45,7 +48,7 @@ async function once(services: string): Promise<Result> {
   const script = fileURLToPath(new URL('./scale.ts', import.meta.url));
   const child = spawn(
     'unshare',
-    ['-n', '-m', process.execPath, script, services, values.endpoints, values.flips, values.mode],
+    ['-n', '-m', process.execPath, script, services, values.endpoints, values.flips, values.mode, values.layout],
     { stdio: ['ignore', 'pipe', 'inherit'] },
   );
   let out = '';
@@ -57,15 +60,16 @@ async function once(services: string): Promise<Result> {
   return JSON.parse(out) as Result;
 }
 
+const title = values.mode === 'nftables' ? `nftables, ${values.layout}` : values.mode;
 const rows: Result[] = [];
 for (const services of values.services.split(',')) {
   const results: Result[] = [];
   for (let i = 0; i < Number(values.runs); i++) {
-    process.stderr.write(`${values.mode}: ${services} services × ${values.endpoints} endpoints, run ${i + 1}\n`);
+    process.stderr.write(`${title}: ${services} services × ${values.endpoints} endpoints, run ${i + 1}\n`);
     results.push(await once(services));
   }
-  const merged: Record<string, number | string> = { mode: values.mode };
-  for (const [key] of columns) merged[key] = Math.round(median(results.map((r) => Number(r[key]))));
+  const merged: Record<string, number | string> = { mode: title };
+  for (const [key] of columns) merged[key] = Math.round(median(results.map((r) => Number(r[key]))) * 10) / 10;
   rows.push(merged);
   if (values.json) console.log(JSON.stringify(merged));
 }

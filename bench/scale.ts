@@ -2,7 +2,7 @@
  * One run at one size, inside a network namespace of its own: starts an API server with the world, the proxy, and one
  * process that is every pod; then measures over real connections. Prints one JSON line.
  *
- *     node bench/scale.ts SERVICES ENDPOINTS FLIPS MODE     (as root, in `unshare -n -m`: bench/index.ts does that)
+ *     node bench/scale.ts SERVICES ENDPOINTS FLIPS MODE [LAYOUT]     (as root, in `unshare -n -m`: bench/index.ts does that)
  *
  * @module
  */
@@ -14,13 +14,14 @@ import { tmpdir } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { createApiServer } from '../src/lab/api/server.ts';
 import { bareTool } from './bare.ts';
+import { bareKernel } from './bare-nft.ts';
 import { cpuSeconds, memoryMb } from './process.ts';
 import { run } from './run.ts';
 import { clusterIP, endpointIP, median, randomFrom, slice, world } from './world.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const [services = 1000, endpoints = 2, flips = 10] = process.argv.slice(2, 5).map(Number);
-const mode = process.argv[5] ?? 'iptables';
+const [mode = 'iptables', layout = 'chains'] = process.argv.slice(5);
 const READY_DEADLINE_MS = 540_000;
 
 const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
@@ -75,7 +76,7 @@ async function main(): Promise<void> {
   run('ip', 'link', 'set', 'lo', 'up');
   writeFileSync('/proc/sys/net/ipv4/ip_forward', '1');
   const pods = await startPods();
-  const bare = bareTool(services, endpoints);
+  const bare = mode === 'nftables' ? bareKernel(services, endpoints, layout) : bareTool(services, endpoints);
   const api = await createApiServer({ host: '127.0.0.1', port: 0 });
   await api.replaceAll(world(services, endpoints));
   writeFileSync(`${dir}/kubeconfig`, api.kubeconfig());
@@ -85,6 +86,7 @@ async function main(): Promise<void> {
       apiVersion: 'kubeproxy.config.k8s.io/v1alpha1',
       kind: 'KubeProxyConfiguration',
       mode,
+      nftables: { layout },
       clientConnection: { kubeconfig: `${dir}/kubeconfig` },
       hostnameOverride: 'node-0',
       clusterCIDR: '10.128.0.0/9',
@@ -146,9 +148,9 @@ async function main(): Promise<void> {
       readyCpuMs: Math.round(readyCpuMs),
       rssMb: memory.rss,
       peakMb: memory.peak,
-      changeP50Ms: Math.round(median(changes)),
+      changeP50Ms: Math.round(median(changes) * 10) / 10,
       changeMaxMs: Math.round(changes.at(-1) ?? Number.NaN),
-      cpuPerChangeMs: Math.round(cpuPerChangeMs),
+      cpuPerChangeMs: Math.round(cpuPerChangeMs * 10) / 10,
       connectP50Us: Math.round(median(connectUs)),
       ...bare,
     };
