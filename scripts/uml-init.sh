@@ -18,7 +18,7 @@ done
 export PATH="/run/bin:$PATH:/usr/sbin:/sbin"
 ip link set lo up
 for module in ip_vs ip_vs_rr ip_vs_sh ip_vs_lc nf_conntrack nf_conntrack_netlink dummy veth iptable_nat ip6table_nat iptable_filter \
-  ip6table_filter iptable_mangle ip6table_mangle; do
+  ip6table_filter; do
   modprobe "$module" 2>/dev/null
 done
 mapfile -d '' -t argv <"$UML_DIR/argv"

@@ -1,8 +1,11 @@
 /** What IPVS mode finds on a node: programs, kernel settings, the sets' text; and what it leaves when it goes. */
 import t from 'tap';
+import { FakeRuleset } from '../../src/iptables/fake.ts';
+import { fakePrograms } from '../../src/iptables/fake-programs.ts';
 import { cleanUpIpvs } from '../../src/modes/ipvs/cleanup.ts';
-import { FakeIpsets } from '../../src/modes/ipvs/fake-ipset.ts';
+import { FakeIpsets, fakeIpset } from '../../src/modes/ipvs/fake-ipset.ts';
 import { createIpsets, parseIpsetVersion, parseSets } from '../../src/modes/ipvs/ipset.ts';
+import { openIpvs } from '../../src/modes/ipvs/open.ts';
 import { probeIpvs } from '../../src/modes/ipvs/probe.ts';
 import { removeIpvsRules } from '../../src/modes/ipvs/rules-cleanup.ts';
 import { formatEntry, SET_IDS, setName } from '../../src/modes/ipvs/sets.ts';
@@ -10,9 +13,12 @@ import { ensureKernelSettings } from '../../src/modes/ipvs/settings.ts';
 import { NetlinkError } from '../../src/netlink/error.ts';
 import { FakeDevices } from '../../src/netlink/fake-device.ts';
 import { FakeIpvs } from '../../src/netlink/fake-ipvs.ts';
+import { FAMILIES } from '../../src/proxier/types.ts';
 import { type Command, type Exec, ExecError } from '../../src/sys/exec.ts';
+import { FakeClock } from '../../src/sys/fake-clock.ts';
+import { FakeExec } from '../../src/sys/fake-exec.ts';
 import { FakeSysctl } from '../../src/sys/fake-proc.ts';
-import { makeIpvsNode } from '../lib/ipvs-world.ts';
+import { makeIpvsNode, makeIpvsOptions } from '../lib/ipvs-world.ts';
 import { cidr, ip, makePlan } from '../lib/make.ts';
 
 /** Programs that answer by name; those not given are not installed. */
@@ -143,16 +149,17 @@ t.test('probeIpvs()', async (t) => {
   t.equal(ipvs.changes.length, 1, 'a scheduler in use is not tried');
 });
 
+const SETTINGS = {
+  'net/ipv4/vs/conntrack': 0,
+  'net/ipv4/vs/conn_reuse_mode': 1,
+  'net/ipv4/vs/expire_nodest_conn': 0,
+  'net/ipv4/vs/expire_quiescent_template': 0,
+  'net/ipv4/ip_forward': 1,
+  'net/ipv4/conf/all/arp_ignore': 0,
+  'net/ipv4/conf/all/arp_announce': 0,
+};
+
 t.test('ensureKernelSettings()', async (t) => {
-  const names = {
-    'net/ipv4/vs/conntrack': 0,
-    'net/ipv4/vs/conn_reuse_mode': 1,
-    'net/ipv4/vs/expire_nodest_conn': 0,
-    'net/ipv4/vs/expire_quiescent_template': 0,
-    'net/ipv4/ip_forward': 1,
-    'net/ipv4/conf/all/arp_ignore': 0,
-    'net/ipv4/conf/all/arp_announce': 0,
-  };
   const always = ['vs/conntrack=1', 'vs/expire_nodest_conn=1', 'vs/expire_quiescent_template=1'];
   const rows = [
     { kernelRelease: '6.1.0-1', strictARP: false, writes: always },
@@ -167,7 +174,7 @@ t.test('ensureKernelSettings()', async (t) => {
     },
   ];
   for (const { writes, warning, ...settings } of rows) {
-    const sysctl = new FakeSysctl(names);
+    const sysctl = new FakeSysctl(SETTINGS);
     const said = ensureKernelSettings(sysctl, settings);
     t.same(
       sysctl.writes,
@@ -205,4 +212,60 @@ t.test('cleanUpIpvs()', async (t) => {
     [/Cannot clean up device kube-ipvs0: .*kind "veth"/, /Cannot clean up sets: .*in use/],
   );
   t.same(await cleanUpIpvs({ ipvs: new FakeIpvs(), devices: new FakeDevices(), ipsets: new FakeIpsets() }), []);
+});
+
+t.test('openIpvs()', async (t) => {
+  const ipvs = new FakeIpvs();
+  const devices = new FakeDevices();
+  const sets = new FakeIpsets();
+  const rulesets = FAMILIES.map((family) => new FakeRuleset(family, 'legacy'));
+  const programs = Object.assign({}, ...rulesets.map((ruleset) => fakePrograms(ruleset)));
+  const sysctl = new FakeSysctl(SETTINGS);
+  const warnings: string[] = [];
+  const deps = {
+    exec: new FakeExec({ ...programs, ipset: fakeIpset(sets), modprobe: () => ({}) }),
+    clock: new FakeClock(),
+    sysctl,
+    log: { info: () => {}, warn: (_: object, message: string) => warnings.push(message) },
+    metrics: () => ({ restoreFailed: () => {} }),
+  };
+  const ofMode = { scheduler: '', excludeCIDRs: ['10.9.0.0/16', 'fd00:9::/64'], strictARP: true };
+  const timeouts = { tcpTimeoutMs: 0, tcpFinTimeoutMs: 30_500, udpTimeoutMs: 0 };
+  const settings = { iptablesFlavour: 'auto', masqueradeBit: 14, masqueradeAll: false, syncPeriodMs: 30_000 } as const;
+  const open = (kernelRelease: string, more: object = timeouts) =>
+    openIpvs({ ...settings, ipvs: { ...ofMode, ...timeouts, ...more } }, deps, { ipvs, devices, kernelRelease });
+  const mode = await open('6.1.0');
+  t.equal(mode.description, 'IPVS with scheduler rr, ipset 7.17, iptables (legacy)');
+  t.same(mode.support, { IPv4: undefined, IPv6: undefined });
+  const { localTraffic, nodePortAddresses, nodeIP } = makeIpvsOptions();
+  const family = { family: 'IPv4', localTraffic, nodePortAddresses, nodeIP, localhostNodePorts: false } as const;
+  const dataplane = mode.createDataplane(family);
+  t.equal(sysctl.get('net/ipv4/conf/all/arp_announce'), 2);
+  t.same(ipvs.timeouts(), { tcp: 900, tcpFin: 30, udp: 300 }, 'whole seconds; 0 keeps what is');
+  const plan = makePlan();
+  const snapshot = {
+    services: new Map([[plan.service, plan]]),
+    dirty: new Set<never>(),
+    endpointCount: 0,
+    serviceCIDRs: [],
+  };
+  await dataplane.sync(snapshot, { full: true });
+  t.equal(ipvs.listServices().length, 1);
+  t.match(rulesets[0]?.save(), /:KUBE-IPVS-FILTER/);
+  t.same(
+    [await mode.packets.ctStateInvalidDropped(), await mode.packets.localhostNodePortsAccepted()],
+    [undefined, undefined],
+  );
+
+  t.same(await mode.cleanUp(), []);
+  t.same([ipvs.listServices(), devices.find('kube-ipvs0'), sets.save()], [[], undefined, '']);
+  t.notMatch(rulesets[0]?.save(), /KUBE-/);
+
+  (await open('4.0.1')).createDataplane(family);
+  t.same(warnings, ['net/ipv4/vs/conn_reuse_mode cannot be switched off before Linux 4.1']);
+  ipvs.setTimeouts = () => {
+    throw new NetlinkError('set', { code: 'KERNEL', errno: 22, name: 'EINVAL' });
+  };
+  (await open('6.1.0')).createDataplane(family);
+  t.equal(warnings.at(-1), 'timeouts of IPVS not set', 'is no reason not to serve');
 });

@@ -4,6 +4,7 @@
  * @module
  */
 
+import type { FakeProgram } from '../../sys/fake-exec.ts';
 import { IpsetRefusedError, type Ipsets, type ListedSets } from './ipset.ts';
 
 /** Refused by the program, not by the kernel. */
@@ -85,4 +86,19 @@ export class FakeIpsets implements Ipsets {
     } else return `Unknown argument: "${verb}"`;
     return undefined;
   }
+}
+
+/** The program over sets in memory: what `FakeExec` starts as `ipset`. */
+export function fakeIpset(sets: FakeIpsets): FakeProgram {
+  return async ({ argv, stdin }) => {
+    if (argv.includes('--version')) return { stdout: 'ipset v7.17, protocol version: 7\n' };
+    if (argv.includes('save')) return { stdout: `${sets.save()}\n` };
+    try {
+      await sets.run(stdin.split('\n').filter((line) => line !== ''));
+      return {};
+    } catch (error) {
+      if (error instanceof IpsetRefusedError) return { status: 1, stderr: `${error.reason}\n` };
+      throw error;
+    }
+  };
 }

@@ -32,6 +32,18 @@ export interface IpvsSettings {
   readonly udpTimeoutMs: number;
 }
 
+/** What a sync tells about itself. */
+export interface IpvsMetrics {
+  /** A restore was refused, or did not get its turn. `partial`: in a partial sync. */
+  restoreFailed(partial: boolean): void;
+}
+
+/** Effects and ears of this mode. */
+export interface IpvsModeDeps extends Pick<ModeDeps, 'exec' | 'clock' | 'sysctl' | 'log'> {
+  readonly metrics: (family: Family) => IpvsMetrics;
+}
+
+/** The way to the kernel. */
 export interface IpvsKernel {
   readonly ipvs: Ipvs;
   readonly devices: Devices;
@@ -39,7 +51,6 @@ export interface IpvsKernel {
   readonly kernelRelease: string;
 }
 
-/** Until a clean-up looks, it is not known which scheduler anybody wants. */
 const DEFAULT_SCHEDULER = 'rr';
 
 /**
@@ -49,8 +60,10 @@ const DEFAULT_SCHEDULER = 'rr';
  * @throws {ExecError} If a program hangs or dies, or the tables stay locked.
  */
 export async function openIpvs(
-  settings: Omit<ModeSettings, 'mode'> & { readonly ipvs: IpvsSettings },
-  deps: ModeDeps,
+  settings: Pick<ModeSettings, 'iptablesFlavour' | 'masqueradeBit' | 'masqueradeAll' | 'syncPeriodMs'> & {
+    readonly ipvs: IpvsSettings;
+  },
+  deps: IpvsModeDeps,
   kernel: IpvsKernel = { ipvs: createIpvs(), devices: createDevices(), kernelRelease: release() },
 ): Promise<OpenMode> {
   const { ipvs, devices, kernelRelease } = kernel;
@@ -110,7 +123,7 @@ export async function openIpvs(
 }
 
 /** Idle times of connections. That they cannot be set is no reason not to serve. */
-function setTimeouts(ipvs: Ipvs, settings: IpvsSettings, log: ModeDeps['log']): void {
+function setTimeouts(ipvs: Ipvs, settings: IpvsSettings, log: IpvsModeDeps['log']): void {
   const seconds = (ms: number) => Math.floor(ms / 1000);
   const { tcpTimeoutMs, tcpFinTimeoutMs, udpTimeoutMs } = settings;
   const timeouts = { tcp: seconds(tcpTimeoutMs), tcpFin: seconds(tcpFinTimeoutMs), udp: seconds(udpTimeoutMs) };
