@@ -140,12 +140,16 @@ function waysOut(): readonly string[] {
 export function buildImage(): BuiltImage {
   mkdirSync(CACHE, { recursive: true });
   const startMs = performance.now();
-  if (buildah('images', '--all', '--quiet').split('\n').length > MAX_KEPT) buildah('rmi', '--all', '--force');
+  if (buildah('images', '--all', '--quiet').split('\n').length > MAX_KEPT) {
+    buildah('rm', '--all');
+    buildah('rmi', '--all', '--force');
+  }
   makeBaseImages();
   const baseMs = performance.now() - startMs;
   const file = `${root}/deploy/Dockerfile`;
   const from = ['--pull-never', '--platform', `linux/${goArchitecture()}`, '--ignorefile', `${file}.dockerignore`];
-  buildah('build', '--layers', ...from, ...waysOut(), '--tag', IMAGE, '--file', file, root);
+  // Forced, because a stage with no step of its own would leave its container mounted.
+  buildah('build', '--layers', '--force-rm', ...from, ...waysOut(), '--tag', IMAGE, '--file', file, root);
   const allMs = performance.now() - startMs;
   const container = buildah('from', '--pull-never', IMAGE);
   try {
