@@ -36,18 +36,23 @@ export function elementText({ key }: Pick<SetElement, 'key'>, fields: number = k
 }
 
 /** Everything an owner wants, in the order of creation. */
-export function itemsOf({ sets, chains, elements }: Objects): Map<ItemKey, Item> {
+export function itemsOf(objects: Objects): Map<ItemKey, Item> {
   const items = new Map<ItemKey, Item>();
-  for (const set of sets) items.set(`s ${set.name}`, { kind: 'set', set });
-  for (const content of chains) items.set(`c ${content.chain.name}`, { kind: 'chain', content });
-  for (const content of elements) addElements(items, content);
+  eachItem(objects, (key, item) => items.set(key, item));
   return items;
 }
 
-function addElements(items: Map<ItemKey, Item>, { set, elements, claimFields }: SetContent): void {
+/** Gives everything an owner wants to `take`, in the order of creation; keeps nothing. */
+export function eachItem({ sets, chains, elements }: Objects, take: (key: ItemKey, item: Item) => void): void {
+  for (const set of sets) take(`s ${set.name}`, { kind: 'set', set });
+  for (const content of chains) take(`c ${content.chain.name}`, { kind: 'chain', content });
+  for (const content of elements) eachElement(content, take);
+}
+
+function eachElement({ set, elements, claimFields }: SetContent, take: (key: ItemKey, item: Item) => void): void {
   const keyOf = (text: string): ItemKey => `e ${set.name} ${text}`;
   if (claimFields === undefined) {
-    for (const element of elements) items.set(keyOf(elementText(element)), { kind: 'element', set, element });
+    for (const element of elements) take(keyOf(elementText(element)), { kind: 'element', set, element });
     return;
   }
   const groups = new Map<ItemKey, SetElement[]>();
@@ -57,7 +62,7 @@ function addElements(items: Map<ItemKey, Item>, { set, elements, claimFields }: 
     if (group !== undefined) group.push(element);
     else groups.set(key, [element]);
   }
-  for (const [key, group] of groups) items.set(key, { kind: 'elements', set, fields: claimFields, elements: group });
+  for (const [key, group] of groups) take(key, { kind: 'elements', set, fields: claimFields, elements: group });
 }
 
 /** True if two things of one key are the same in every respect. */
@@ -90,15 +95,6 @@ export class Claims {
   /** One owner, or several: by far most things have one. A chain that every service uses may have thousands. */
   readonly #owners = new Map<ItemKey, Owner | Set<Owner>>();
 
-  has(key: ItemKey): boolean {
-    return this.#owners.has(key);
-  }
-
-  isOwner(key: ItemKey, owner: Owner): boolean {
-    const owners = this.#owners.get(key);
-    return typeof owners === 'object' ? owners.has(owner) : owners === owner;
-  }
-
   countOf(key: ItemKey): number {
     const owners = this.#owners.get(key);
     return owners === undefined ? 0 : typeof owners === 'string' ? 1 : owners.size;
@@ -111,11 +107,13 @@ export class Claims {
     return typeof owners === 'string' ? [owners] : [...owners].sort(compareText);
   }
 
-  add(key: ItemKey, owner: Owner): void {
+  /** @returns True if nobody wanted it before. */
+  add(key: ItemKey, owner: Owner): boolean {
     const owners = this.#owners.get(key);
     if (owners === undefined) this.#owners.set(key, owner);
     else if (typeof owners === 'object') owners.add(owner);
     else if (owners !== owner) this.#owners.set(key, new Set([owners, owner]));
+    return owners === undefined;
   }
 
   remove(key: ItemKey, owner: Owner): void {

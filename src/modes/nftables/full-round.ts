@@ -15,7 +15,7 @@ import type { Command, SetObject } from '../../netlink/nftables/transaction.ts';
 import { compareText, type ObjectKey, type ServicePlan } from '../../proxier/types.ts';
 import type { Refusal } from '../mode.ts';
 import { TABLE_COMMENT } from './base-chains.ts';
-import { Claims, type Item, itemsOf, type Owner, STATIC } from './claims.ts';
+import { Claims, eachItem, type Item, type Owner, STATIC } from './claims.ts';
 import type { FoundTable } from './found-table.ts';
 import type { Layout, Objects } from './layout.ts';
 import { commandsOf, type Operation, type OwnedCommand } from './operations.ts';
@@ -141,11 +141,9 @@ export class FullRound {
   /** What is to be done for those things of an owner that nobody before it has. */
   #operationsOf(owner: Owner, objects: Objects): Operation[] {
     const operations: Operation[] = [];
-    for (const [key, item] of itemsOf(objects)) {
-      const isTaken = this.claims.has(key);
-      this.claims.add(key, owner);
-      if (!isTaken) operations.push(...this.#take(item, owner));
-    }
+    eachItem(objects, (key, item) => {
+      if (this.claims.add(key, owner)) operations.push(...this.#take(item, owner));
+    });
     return operations;
   }
 
