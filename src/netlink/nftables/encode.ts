@@ -7,27 +7,18 @@
 
 import { NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST } from '../codec.ts';
 import { MessageWriter } from '../writer.ts';
-import { addressListSize, elementWriter, hasIntervals, writeAddressList } from './element.ts';
+import { type ElementShape, elementWriter, writeAddressList } from './element.ts';
 import { writeExpression } from './encode-expression.ts';
+import { describeAnonymousSet, describeSet, writeSet } from './encode-set.ts';
 import { type AnonymousSet, lowerRule } from './lower.ts';
 import type { RefusedCommand } from './nftables.ts';
-import type {
-  ChainObject,
-  Command,
-  FieldType,
-  NftFamily,
-  RuleObject,
-  SetElement,
-  SetObject,
-  Transaction,
-} from './transaction.ts';
+import type { ChainObject, Command, NftFamily, RuleObject, SetElement, SetObject, Transaction } from './transaction.ts';
 import {
   DELCHAIN,
   DELRULE,
   DELSET,
   DELSETELEM,
   DELTABLE,
-  fieldLayout,
   HOOKS,
   NEWCHAIN,
   NEWRULE,
@@ -39,14 +30,6 @@ import {
   NFNL_MSG_BATCH_END,
   NFNL_SUBSYS_NFTABLES,
   NFPROTO,
-  NFT_DATA_VERDICT,
-  NFT_SET_ANONYMOUS,
-  NFT_SET_CONCAT,
-  NFT_SET_CONSTANT,
-  NFT_SET_EVAL,
-  NFT_SET_INTERVAL,
-  NFT_SET_MAP,
-  NFT_SET_TIMEOUT,
   NFTA_CHAIN_HOOK,
   NFTA_CHAIN_NAME,
   NFTA_CHAIN_TYPE,
@@ -58,33 +41,14 @@ import {
   NFTA_RULE_CHAIN,
   NFTA_RULE_EXPRESSIONS,
   NFTA_RULE_USERDATA,
-  NFTA_SET_DATA_LEN,
-  NFTA_SET_DATA_TYPE,
-  NFTA_SET_DESC,
-  NFTA_SET_DESC_CONCAT,
-  NFTA_SET_DESC_SIZE,
   NFTA_SET_ELEM_LIST_ELEMENTS,
   NFTA_SET_ELEM_LIST_SET,
   NFTA_SET_ELEM_LIST_SET_ID,
-  NFTA_SET_FIELD_LEN,
-  NFTA_SET_FLAGS,
-  NFTA_SET_ID,
-  NFTA_SET_KEY_LEN,
-  NFTA_SET_KEY_TYPE,
   NFTA_SET_NAME,
-  NFTA_SET_TIMEOUT,
-  NFTA_SET_USERDATA,
   NFTA_TABLE_FLAGS,
   NFTA_TABLE_USERDATA,
 } from './uapi.ts';
-import {
-  addressListData,
-  anonymousMapData,
-  encodeComment,
-  fieldsBytes,
-  namedSetData,
-  typeNumber,
-} from './user-data.ts';
+import { encodeComment } from './user-data.ts';
 
 const NLM_F_APPEND = 0x800;
 /** NFT_NAME_MAXLEN is 256 with the NUL. */
@@ -118,8 +82,6 @@ export interface BatchOptions {
   readonly firstSetId?: number;
   readonly onlyIfGeneration?: number;
 }
-
-const FLAGS = { interval: NFT_SET_INTERVAL, timeout: NFT_SET_TIMEOUT, dynamic: NFT_SET_EVAL } as const;
 
 /** Writes transactions as one batch. */
 export function encodeBatch(transactions: readonly Transaction[], options: BatchOptions = {}): Batch {
@@ -280,52 +242,11 @@ class Encoder {
     return this.#setIds.size === 0 ? undefined : this.#setIds.get(this.#setKey(name));
   };
 
-  #beginSet(name: string, flags: number, key: readonly FieldType[], data: SetObject['data']): void {
-    const { writer } = this;
-    const family = this.#family;
-    this.#begin(NEWSET, NLM_F_CREATE);
-    writer.text(NFTA_SET_NAME, named(name, 'set'));
-    writer.uint32(NFTA_SET_FLAGS, flags);
-    writer.uint32(NFTA_SET_KEY_TYPE, typeNumber(key, family));
-    writer.uint32(NFTA_SET_KEY_LEN, fieldsBytes(key, family));
-    if (data !== undefined) {
-      const isVerdict = data === 'verdict';
-      writer.uint32(NFTA_SET_DATA_TYPE, isVerdict ? NFT_DATA_VERDICT : typeNumber(data, family));
-      writer.uint32(NFTA_SET_DATA_LEN, isVerdict ? 0 : fieldsBytes(data, family));
-    }
-    writer.uint32(NFTA_SET_ID, this.#newSetId(name));
-  }
-
   #addSet(set: SetObject): void {
-    const { writer } = this;
-    const { name, key, data, flags = [], timeoutSeconds, size, comment } = set;
-    const ranges = hasIntervals(set) && key.length > 1;
-    const bits = flags.reduce(
-      (sum, flag) => sum | FLAGS[flag],
-      (data === undefined ? 0 : NFT_SET_MAP) | (ranges ? NFT_SET_CONCAT : 0),
-    );
-    this.#beginSet(name, bits, key, data);
-    if (size !== undefined || ranges) {
-      const desc = writer.openNested(NFTA_SET_DESC);
-      if (size !== undefined) writer.uint32(NFTA_SET_DESC_SIZE, size);
-      if (ranges) this.#fieldLengths(key);
-      writer.closeNested(desc);
-    }
-    if (timeoutSeconds !== undefined) writer.uint64(NFTA_SET_TIMEOUT, timeoutSeconds * 1000);
-    writer.bytes(NFTA_SET_USERDATA, namedSetData(key, data, { family: this.#family, comment }));
+    this.#begin(NEWSET, NLM_F_CREATE);
+    const id = this.#newSetId(named(set.name, 'set'));
+    writeSet(this.writer, describeSet(set, this.#family), { family: this.#family, id });
     this.#end();
-  }
-
-  /** Ranges in concatenations are looked up field by field. */
-  #fieldLengths(key: readonly FieldType[]): void {
-    const { writer } = this;
-    const list = writer.openNested(NFTA_SET_DESC_CONCAT);
-    for (const field of key) {
-      const start = writer.openNested(NFTA_LIST_ELEM);
-      writer.uint32(NFTA_SET_FIELD_LEN, fieldLayout(field, this.#family).bytes);
-      writer.closeNested(start);
-    }
-    writer.closeNested(list);
   }
 
   #addRule(rule: RuleObject): void {
@@ -349,28 +270,18 @@ class Encoder {
   #anonymousSet(set: AnonymousSet): void {
     const { writer } = this;
     const { name } = set;
-    const flags = NFT_SET_ANONYMOUS | NFT_SET_CONSTANT;
+    this.#begin(NEWSET, NLM_F_CREATE);
+    const id = this.#newSetId(named(name, 'set'));
+    writeSet(writer, describeAnonymousSet(set, this.#family), { family: this.#family, id });
+    this.#end();
     if (set.kind === 'map') {
-      this.#beginSet(name, flags | NFT_SET_MAP, set.key, set.data);
-      this.#endAnonymous(set.elements.length, anonymousMapData(set.key, set.data));
-      this.#elementMessages({ name, key: set.key, data: set.data }, set.elements, { type: NEWSETELEM, own: false });
+      this.#elementMessages(set, set.elements, { type: NEWSETELEM, own: false });
       return;
     }
-    this.#beginSet(name, flags | NFT_SET_INTERVAL, ['addr'], undefined);
-    this.#endAnonymous(addressListSize(set.ranges), addressListData(this.#family, set.side));
     this.#beginElements(NEWSETELEM, name, this.#owner);
     const list = writer.openNested(NFTA_SET_ELEM_LIST_ELEMENTS);
     writeAddressList(writer, set.ranges);
     writer.closeNested(list);
-    this.#end();
-  }
-
-  #endAnonymous(size: number, userData: Buffer): void {
-    const { writer } = this;
-    const desc = writer.openNested(NFTA_SET_DESC);
-    writer.uint32(NFTA_SET_DESC_SIZE, size);
-    writer.closeNested(desc);
-    writer.bytes(NFTA_SET_USERDATA, userData);
     this.#end();
   }
 
@@ -388,7 +299,7 @@ class Encoder {
 
   /** As many messages as the elements need: none if there are none. */
   #elementMessages(
-    set: SetObject,
+    set: ElementShape & { readonly name: string },
     elements: readonly SetElement[],
     { type, own }: { readonly type: number; readonly own: boolean },
   ): void {
