@@ -2,7 +2,14 @@
  * Bytes of commands: those `nft` 1.0.6 sent for the same text, captured on Linux 6.18 (x86-64).
  */
 import t from 'tap';
-import { decodeMessages, type NetlinkMessage, NLM_F_ACK } from '../../../src/netlink/codec.ts';
+import {
+  decodeMessages,
+  encodeAttribute,
+  findAttribute,
+  type NetlinkMessage,
+  NLM_F_ACK,
+} from '../../../src/netlink/codec.ts';
+import { formatRange, mergeRanges, parseRange } from '../../../src/netlink/nftables/address.ts';
 import { ElementReader } from '../../../src/netlink/nftables/decode-element.ts';
 import { encodeBatch } from '../../../src/netlink/nftables/encode.ts';
 import { formatCommand, formatTransaction } from '../../../src/netlink/nftables/text.ts';
@@ -484,6 +491,46 @@ const rows: readonly {
       '48010000060a010c08000000000000000a000000060001007400000006000200780000002401048024000180090001006d6574610000000014000280080002000000001008000100000000012c00018008000100636d700020000280080001000000000108000200000000000c00038005000100060000002800018007000100637400001c00028008000200000000160800010000000001050003000000000024000180090001006d6574610000000014000280080002000000001008000100000000022800018007000100637400001c000280080002000000000c080001000000000d05000300000000002c0001800b0001006c6f6f6b757000001c000280080002000000000106000100730000000800040000000002300001800e000100696d6d6564696174650000001c0002800800010000000000100002800c0002800800010000000000',
     ],
   },
+  {
+    name: 'add rule ip t x ip saddr != 0.0.0.0/0 drop',
+    family: 'ip',
+    table: 't',
+    command: rule('x', [
+      { kind: 'address', side: 'saddr', negated: true, cidrs: ['0.0.0.0/0'] },
+      { kind: 'verdict', verdict: { kind: 'drop' } },
+    ]),
+    want: [
+      'fc000000060a010c03000000000000000200000006000100740000000600020078000000d8000480340001800c0001007061796c6f6164002400028008000100000000010800020000000001080003000000000c0800040000000004440001800c0001006269747769736500340002800800010000000001080002000000000108000300000000040c00048008000100000000000c00058008000100000000002c00018008000100636d700020000280080001000000000108000200000000010c0003800800010000000000300001800e000100696d6d6564696174650000001c0002800800010000000000100002800c0002800800010000000000',
+    ],
+  },
+  {
+    name: 'add rule ip t x ip daddr 10.42.0.0/15 drop',
+    family: 'ip',
+    table: 't',
+    command: rule('x', [
+      { kind: 'address', side: 'daddr', negated: false, cidrs: ['10.42.0.0/15'] },
+      { kind: 'verdict', verdict: { kind: 'drop' } },
+    ]),
+    want: [
+      'fc000000060a010c04000000000000000200000006000100740000000600020078000000d8000480340001800c0001007061796c6f616400240002800800010000000001080002000000000108000300000000100800040000000004440001800c0001006269747769736500340002800800010000000001080002000000000108000300000000040c00048008000100fffe00000c00058008000100000000002c00018008000100636d700020000280080001000000000108000200000000000c000380080001000a2a0000300001800e000100696d6d6564696174650000001c0002800800010000000000100002800c0002800800010000000000',
+    ],
+  },
+  {
+    name: 'add element ip6 t r { ff00::/8 comment "hu" }',
+    family: 'ip6',
+    table: 't',
+    setId: 1,
+    made: { name: 'r', key: ['addr'], flags: ['interval'] },
+    command: {
+      verb: 'add',
+      object: 'element',
+      set: { name: 'r', key: ['addr'], flags: ['interval'] },
+      elements: [{ key: ['ff00::/8'], comment: 'hu' }],
+    },
+    want: [
+      '5c0000000c0a010408000000000000000a000000060001007400000006000200720000000800040000000001300003802c0001801800018014000100ff0000000000000000000000000000000f000600000368750001040100000000',
+    ],
+  },
 ];
 
 /** Messages of a batch without begin and end, as hex; sequence numbers and the flag that asks for an answer left out. */
@@ -611,4 +658,80 @@ t.test('what nft cannot read is not written as if it could', async (t) => {
     /^add rule ip t c .*\n$/,
     'a command without elements is no line',
   );
+});
+
+t.test('addresses and ranges survive', async (t) => {
+  const rows: readonly (readonly [text: string, canonical?: string])[] = [
+    ['0.0.0.0'],
+    ['255.255.255.255'],
+    ['10.0.0.1/32', '10.0.0.1'],
+    ['10.1.2.3/8', '10.0.0.0/8'],
+    ['10.0.0.0-10.255.255.255', '10.0.0.0/8'],
+    ['10.0.0.1-10.0.0.2'],
+    ['0.0.0.0/0'],
+    ['::'],
+    ['::1'],
+    ['1::'],
+    ['::/0'],
+    ['2001:db8::1'],
+    ['2001:DB8:0:0:1:0:0:1', '2001:db8::1:0:0:1'],
+    ['2001:0:0:1:0:0:0:1', '2001:0:0:1::1'],
+    ['1:0:2:3:4:5:6:7'],
+    ['::ffff:102:304'],
+    ['fd00::1-fd00::3'],
+    ['fd00::/7', 'fc00::/7'],
+  ];
+  for (const [text, canonical = text] of rows) {
+    const family = text.includes(':') ? 'ip6' : 'ip';
+    t.equal(formatRange(parseRange(text, family), family), canonical, text);
+  }
+  for (const text of ['', '1.2.3', '1.2.3.4.5', '01.2.3.1234', '1..2.3', 'a.b.c.d', '1.2.3.4/', '1.2.3.4/x']) {
+    t.throws(() => parseRange(text, 'ip'), { name: 'RangeError' }, text);
+  }
+  for (const text of [
+    ':',
+    '1:2:3:4:5:6:7',
+    '1:2:3:4:5:6:7:8:9',
+    '1::2::3',
+    '::12345',
+    '1:2:3:4::5:6:7:8',
+    '::g',
+    '::1.2.3.4',
+    ':::',
+  ]) {
+    t.throws(() => parseRange(text, 'ip6'), { name: 'RangeError' }, text);
+  }
+  const merged = mergeRanges(
+    ['10.0.0.0/8', '11.0.0.0/8', '10.1.0.0/16', '255.0.0.0/8', '9.0.0.0/32'].map((c) => parseRange(c, 'ip')),
+  );
+  t.same(
+    merged.map((r) => formatRange(r, 'ip')),
+    ['9.0.0.0', '10.0.0.0/7', '255.0.0.0/8'],
+    'what overlaps or touches is one',
+  );
+});
+
+t.test('ranges are folded whatever order the kernel tells them in', async (t) => {
+  const set: SetObject = { name: 'r', key: ['addr'], flags: ['interval'] };
+  const elements = ['10.0.0.0/8', '11.0.0.0/8', '13.0.0.1', '255.0.0.0/8'].map((cidr) => ({
+    key: [cidr],
+    comment: cidr,
+  }));
+  const messages = elements.flatMap((e) =>
+    decodeMessages(encodeBatch([{ ...T, commands: [element(set, e)] }]).bytes).slice(1, -1),
+  );
+  // The two entries of each range apart, too: as lists of one.
+  const entries = messages.flatMap(({ body }) => {
+    const list = findAttribute(body.subarray(4), 3) ?? Buffer.alloc(0);
+    const parts: Buffer[] = [];
+    for (let at = 0; at + 4 <= list.length; at += (list.readUInt16LE(at) + 3) & ~3) {
+      parts.push(list.subarray(at, at + ((list.readUInt16LE(at) + 3) & ~3)));
+    }
+    return parts.map((part) => Buffer.concat([Buffer.alloc(4), encodeAttribute(3, part)]));
+  });
+  for (const order of [entries, entries.toReversed(), [...entries.slice(3), ...entries.slice(0, 3)]]) {
+    const reader = new ElementReader(set, 'ip');
+    for (const body of order) reader.read(body);
+    t.same(reader.finish(), elements);
+  }
 });
