@@ -48,6 +48,7 @@ export function makeIpvsOptions(overrides: Partial<IpvsDataplaneOptions> = {}): 
     localTraffic: { kind: 'cidr', cidr: cidr(family === 'IPv4' ? '10.0.0.0/8' : 'fd00:10::/64') },
     nodePortAddresses: nodePortAddresses([], family),
     nodeIP: ip(NODE[family].address),
+    bindsExternalIPs: true,
     excludeCIDRs: [],
     features: { randomFully: true },
     syncPeriodMs: 30_000,

@@ -254,6 +254,16 @@ t.test('addresses of the node', async (t) => {
   );
 });
 
+t.test('addresses of other nodes', async (t) => {
+  const node = makeIpvsNode({ bindsExternalIPs: false });
+  const others = { loadBalancerVIPs: ['192.168.0.2', '192.168.0.3'].map(ip), externalIPs: [ip('192.168.0.4')] };
+  await node.sync([plan('lb', 1, [1], others)]);
+  const { servers, sets, addresses } = node.state();
+  t.equal(addresses, '172.30.9.1\n', 'are never bound when we are told so');
+  t.match(servers, '-A -t 192.168.0.2:80 ', 'our own are served');
+  t.match(sets, /add KUBE-IPVS-IPS 172\.30\.9\.1\n(?!add KUBE-IPVS-IPS)/);
+});
+
 t.test('refusals', async (t) => {
   t.test('an endpoint the kernel sends nothing to is left out, the service goes on', async (t) => {
     const node = makeIpvsNode();

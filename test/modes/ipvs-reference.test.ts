@@ -35,6 +35,7 @@ for (const name of scenarios) {
         const options: IpvsOptions = {
           ...settings,
           scheduler: scenario.proxy.ipvs?.scheduler ?? 'rr',
+          bindsExternalIPs: true,
           excludeCIDRs: [],
           features: { randomFully: true },
         };

@@ -229,7 +229,12 @@ t.test('openIpvs()', async (t) => {
     log: { info: () => {}, warn: (_: object, message: string) => warnings.push(message) },
     metrics: () => ({ restoreFailed: () => {} }),
   };
-  const ofMode = { scheduler: '', excludeCIDRs: ['10.9.0.0/16', 'fd00:9::/64'], strictARP: true };
+  const ofMode = {
+    scheduler: '',
+    excludeCIDRs: ['10.9.0.0/16', 'fd00:9::/64'],
+    strictARP: true,
+    bindsExternalIPs: true,
+  };
   const timeouts = { tcpTimeoutMs: 0, tcpFinTimeoutMs: 30_500, udpTimeoutMs: 0 };
   const settings = { iptablesFlavour: 'auto', masqueradeBit: 14, masqueradeAll: false, syncPeriodMs: 30_000 } as const;
   const open = (kernelRelease: string, more: object = timeouts) =>

@@ -59,6 +59,7 @@ async function inside() {
         const options: IpvsDataplaneOptions = {
           ...first.settings,
           scheduler: scenario.proxy.ipvs?.scheduler ?? 'rr',
+          bindsExternalIPs: true,
           excludeCIDRs: [],
           features: { randomFully: true },
           syncPeriodMs: 30_000,

@@ -26,6 +26,8 @@ export interface IpvsSettings {
   /** Of both families. Virtual servers of others on these addresses are left alone. */
   readonly excludeCIDRs: readonly string[];
   readonly strictARP: boolean;
+  /** @see IpvsOptions */
+  readonly bindsExternalIPs: boolean;
   /** 0: leave the kernel's value. The same holds for the other two. */
   readonly tcpTimeoutMs: number;
   readonly tcpFinTimeoutMs: number;
@@ -83,7 +85,7 @@ export async function openIpvs(
     createDataplane({ family, localTraffic, nodePortAddresses, nodeIP }) {
       const found = families[family];
       if (found.kind === 'absent') throw found.error;
-      const { strictARP, excludeCIDRs } = settings.ipvs;
+      const { strictARP, excludeCIDRs, bindsExternalIPs } = settings.ipvs;
       const warning = ensureKernelSettings(sysctl, { strictARP, kernelRelease });
       if (warning !== undefined) log.warn({ family }, warning);
       setTimeouts(ipvs, settings.ipvs, log);
@@ -95,6 +97,7 @@ export async function openIpvs(
         localTraffic,
         nodePortAddresses,
         nodeIP,
+        bindsExternalIPs,
         excludeCIDRs: cidrsOfFamily(excludeCIDRs, family),
         features: { randomFully: found.tools.features.randomFully },
         syncPeriodMs: settings.syncPeriodMs,

@@ -18,6 +18,11 @@ export interface IpvsOptions {
   readonly nodePortAddresses: NodePortAddresses;
   /** Address of this node; the loopback address when it is not known. */
   readonly nodeIP: IPAddress;
+  /**
+   * External and load balancer IPs are bound to our device, unless they are this node's. False: they are served where they are this
+   * node's, and left to the network where they are not; for clusters that publish the addresses of other nodes as load balancer IPs.
+   */
+  readonly bindsExternalIPs: boolean;
   /** Virtual servers of others on these addresses are left alone. Of this family. */
   readonly excludeCIDRs: readonly Cidr[];
   readonly features: {

@@ -78,7 +78,7 @@ function renderPort(plan: ServicePortPlan, options: IpvsOptions, facts: NodeFact
     objects.servers.set(virtualServerName(server), { server, realServers: realServers(plan, localOnly) });
   };
   const bindUnlessNode = (ip: IPAddress) => {
-    if (!facts.nodeAddresses.includes(ip)) objects.addresses.add(ip);
+    if (options.bindsExternalIPs && !facts.nodeAddresses.includes(ip)) objects.addresses.add(ip);
   };
   const at = (ip: IPAddress): Entry => ({ kind: 'ip,port', ip, protocol, port: port.port });
   const { externalPolicyLocal } = port;
