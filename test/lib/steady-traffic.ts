@@ -12,8 +12,8 @@ import type { SteadyOptions, SteadyReport } from './steady-client.ts';
 
 const PROGRAM = fileURLToPath(new URL('./steady-client.ts', import.meta.url));
 const READY_MS = 20_000;
-/** TCP_TIMEOUT_INIT of the kernel. */
-const SYN_RETRY_MS = 1_000;
+/** TCP_TIMEOUT_INIT of the kernel is 1 s; the pause is measured between two connections. */
+const SYN_LOSS_MS = 950;
 /** Enough to see what is wrong. */
 const FAILURES_TOLD = 12;
 
@@ -86,9 +86,10 @@ export function describeReport(report: SteadyReport): string {
 
 /** Asserts that nothing was noticed, at the pace that was asked for. */
 export function assertUnnoticed(t: Test, name: string, { everyMs }: SteadyOptions, report: SteadyReport): void {
-  const { opened, answered, failures, synRetransmits, slowestAnswerMs, runMs } = report;
-  // A lost SYN is sent again after a second. Others in the namespace send some, too, and a busy machine takes its time.
-  const isLost = synRetransmits > 0 && slowestAnswerMs >= SYN_RETRY_MS;
+  const { opened, answered, failures, synRetransmits, slowestAnswerMs, longestPauseMs, runMs } = report;
+  // A lost SYN is sent again after a second. Others in the namespace send some, too, and on a busy machine the client itself
+  // does not look for a while: what it took longer than that counts.
+  const isLost = synRetransmits > 0 && slowestAnswerMs - longestPauseMs >= SYN_LOSS_MS;
   const isFine = failures.length === 0 && answered === opened && !isLost;
   t.ok(isFine, `${name}: ${describeReport(report)}`);
   t.ok(opened >= (0.95 * runMs) / everyMs, `${name}: a connection every ${everyMs} ms`);
