@@ -30,7 +30,7 @@ const CLIENTS: SetObject = {
   size: 1000,
 };
 
-const TRANSACTIONS = Number(process.env['SWITCHYARD_TRANSACTIONS'] ?? 700);
+const TRANSACTIONS = Number(process.env['SWITCHYARD_TRANSACTIONS'] ?? 500);
 /** How many transactions pass between two looks at the whole ruleset. */
 const LOOK_EVERY = 100;
 
