@@ -15,6 +15,7 @@ const EXAMPLES = `
 Examples:
   switchyard run --config /var/lib/kube-proxy/config.conf
   switchyard render -f manifests/ --node node-1
+  switchyard cleanup
   switchyard help run`;
 
 /** What the program is made of besides its own words. */

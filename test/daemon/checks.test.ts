@@ -334,6 +334,10 @@ t.test('a list of legacy tables that cannot be read is no reason to make them', 
   t.same(none, { removed: [], kept: [], errors: [] });
   t.match(unreadable, { errors: [/ip_tables_names\) cannot be read; run as root/, /for IPv6/] });
   t.same(exec.calls, []);
+  for (const ruleset of createRulesets({ exec, clock: new FakeClock(), nft, legacyTables: { names: () => [] } })) {
+    t.same(await ruleset.remove(), { removed: [], kept: [], errors: [] }, `${ruleset.name}: nothing there`);
+  }
+  t.same(exec.calls, [], 'to look starts no program');
 });
 
 t.test('usersOfOtherFlavour()', async (t) => {
