@@ -209,12 +209,13 @@ t.test('what was learned about an endpoint goes with it', async (t) => {
     const commit = (commands: readonly Command[]) => kernel.commit([{ family: 'ip', table: TABLE, commands }]);
     return { kernel, readElements, commit };
   };
-  const gone = (sets: FrontendSets, ...key: readonly (string | number)[]): Operation => ({
+  const out = (set: SetObject, ...key: readonly (string | number)[]): Operation => ({
     owner: STATIC,
     kind: 'deleteElement',
-    set: sets.stickyEndpoints,
+    set,
     element: { key },
   });
+  const gone = (sets: FrontendSets, ...key: readonly (string | number)[]) => out(sets.stickyEndpoints, ...key);
   const operations = [
     gone(BY_ADDRESS, '172.30.1.1', 'udp', 80, '10.0.0.1', 80),
     gone(BY_NODE_PORT, 'udp', 30080, '10.0.0.1', 80),
@@ -240,7 +241,7 @@ t.test('what was learned about an endpoint goes with it', async (t) => {
   t.same(told(late.readElements(STICKY_CLIENTS), 3), left.toSorted());
 
   const other = fill();
-  t.equal(forget(LEARNED, [{ ...gone(BY_ADDRESS, '172.30.1.1'), set: BY_ADDRESS.frontends }], other), 0);
+  t.equal(forget(LEARNED, [out(BY_ADDRESS.frontends, '172.30.1.1', 'udp', 80)], other), 0);
   t.equal(other.kernel.elementReads, 0, 'nothing is read where nothing learned can be stale');
 });
 
