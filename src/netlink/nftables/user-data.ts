@@ -2,7 +2,7 @@
  * User data: what nft keeps with an object for itself; the kernel stores it unread. A list of entries of one byte type, one
  * byte length and the value, without padding. Numbers are in host order.
  *
- *     0c 00 00  "helper for @x\0"         a comment of a chain is entry 0
+ *     00 08 "traffic\0"         a comment is entry 0, in sets entry 7
  *
  * @module
  */
