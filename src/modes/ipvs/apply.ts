@@ -10,10 +10,9 @@
  * @module
  */
 
-import type { AddressChange, Devices } from '../../netlink/device.ts';
-import { kernelAnswered, type NetlinkError } from '../../netlink/error.ts';
+import type { Devices } from '../../netlink/device.ts';
 import type { Ipvs } from '../../netlink/ipvs.ts';
-import { cidrContains, familyOf, ipBytes, isLoopback } from '../../proxier/addr.ts';
+import { cidrContains, familyOf, isLoopback } from '../../proxier/addr.ts';
 import type { IPAddress, ObjectKey, ServicePlan } from '../../proxier/types.ts';
 import type { Clock } from '../../sys/clock.ts';
 import type { Dataplane, DataplaneLog, Inspection, Refusal, Snapshot, SyncOptions, SyncReport } from '../mode.ts';
@@ -30,6 +29,7 @@ import type { IpvsOptions, NodeFacts } from './options.ts';
 import { renderService, type SetElement } from './render.ts';
 import type { RuleWriter } from './rule-writer.ts';
 import { SET_IDS, setName } from './sets.ts';
+import { type BindEdit, bindAddresses, ensureDevice, unbindAddresses } from './write-addresses.ts';
 import { addServers, type RefusedEdit, removeServers, StaleTableError } from './write-servers.ts';
 import { createCommands, type ElementEdit, writeElements } from './write-sets.ts';
 
@@ -51,7 +51,7 @@ export interface IpvsDataplaneOptions extends IpvsOptions {
 interface Edits {
   readonly servers: readonly ServerEdit[];
   readonly elements: readonly ElementEdit[];
-  readonly bind: readonly { readonly owner: ObjectKey; readonly ip: IPAddress }[];
+  readonly bind: readonly BindEdit[];
   readonly unbind: readonly IPAddress[];
 }
 
@@ -138,23 +138,6 @@ class IpvsDataplane implements Dataplane {
     return nodeFacts(this.#options, readAddresses(devices, devices.find(DEVICE)?.index));
   }
 
-  /** The device that holds service addresses, made if it is not there. */
-  #device(): number {
-    const { devices } = this.#deps;
-    const there = devices.find(DEVICE);
-    if (there === undefined) {
-      try {
-        devices.createDummy(DEVICE);
-      } catch (error) {
-        // The other family was quicker.
-        if (!kernelAnswered(error, 'EEXIST')) throw error;
-      }
-    }
-    const device = there ?? devices.find(DEVICE);
-    if (device === undefined) throw new Error(`Cannot use device ${DEVICE}: it went as soon as it was made`);
-    return device.index;
-  }
-
   // -------------------------------------------------------------------------------------------------------
   // Partial
 
@@ -237,7 +220,7 @@ class IpvsDataplane implements Dataplane {
 
   async #full(snapshot: Snapshot, signal: AbortSignal | undefined): Promise<readonly Refusal[]> {
     const wasRefused = this.#refusedServices();
-    this.#device();
+    ensureDevice(this.#deps.devices);
     await this.#deps.ipsets.run(createCommands(this.#options.family), signal);
     const facts = this.#readFacts();
     const desired = new Desired();
@@ -301,7 +284,7 @@ class IpvsDataplane implements Dataplane {
     { full }: SyncOptions,
     signal: AbortSignal | undefined,
   ): Promise<readonly Refusal[]> {
-    const { ipvs, ipsets, rules } = this.#deps;
+    const { ipvs, devices, ipsets, rules, log } = this.#deps;
     const { family } = this.#options;
     const refusals: Refusal[] = [];
     const refuse = (name: string, refusal: Refusal) => {
@@ -314,47 +297,18 @@ class IpvsDataplane implements Dataplane {
     const added = elements.filter(({ op }) => op === 'add');
     for (const { edit, refusal } of await writeElements(ipsets, added, family, signal))
       refuse(elementName(edit), refusal);
-    for (const { ip, refusal } of this.#bind(bind)) refuse(addressName(ip), refusal);
+    for (const { edit, refusal } of bindAddresses(devices, bind)) refuse(addressName(edit.ip), refusal);
 
     const closedToNode = Array.from(this.#desired.closedToNode.entries(), ([, { value }]) => value);
     await rules.write({ hasElements: (set) => this.#desired.has(set), closedToNode }, { full }, signal);
 
-    this.#unbind(unbind);
+    for (const error of unbindAddresses(devices, unbind)) {
+      log.warn({ family, err: error }, 'address not removed');
+    }
     removeServers(ipvs, this.#draining, servers);
     const removed = elements.filter(({ op }) => op === 'del');
     await writeElements(ipsets, removed, family, signal);
     return oneEach(refusals);
-  }
-
-  #changeAddresses(
-    kind: AddressChange['kind'],
-    ips: readonly IPAddress[],
-  ): readonly (readonly [number, NetlinkError])[] {
-    if (ips.length === 0) return [];
-    const changes = ips.map((ip): AddressChange => ({ kind, address: ipBytes(ip) }));
-    return [...this.#deps.devices.changeAddresses(this.#device(), changes)];
-  }
-
-  #bind(all: Edits['bind']): readonly { readonly ip: IPAddress; readonly refusal: Refusal }[] {
-    const refused = this.#changeAddresses(
-      'add',
-      all.map(({ ip }) => ip),
-    );
-    return refused.flatMap(([i, error]) => {
-      const one = all[i];
-      const { message: reason } = error;
-      if (one === undefined || kernelAnswered(error, 'EEXIST')) return [];
-      const rule = `ip addr add ${one.ip} dev ${DEVICE}`;
-      return [{ ip: one.ip, refusal: { service: one.owner, rule, reason } }];
-    });
-  }
-
-  #unbind(ips: readonly IPAddress[]): void {
-    for (const [i, error] of this.#changeAddresses('remove', ips)) {
-      // Not there any more, or there with another prefix: then somebody else put it there.
-      if (kernelAnswered(error, 'EADDRNOTAVAIL')) continue;
-      this.#deps.log.warn({ family: this.family, address: ips[i], err: error }, 'address not removed');
-    }
   }
 
   /** The sync succeeded: this is what the kernel has. */
