@@ -67,8 +67,9 @@ const failure = await new Promise<Error | undefined>((resolve) => {
 });
 if (existsSync(`${dir}/status`)) process.exitCode = Number(readFileSync(`${dir}/status`, 'utf8'));
 else {
+  const todo = failure === undefined ? '' : '; install the package user-mode-linux';
   const why = failure?.message ?? `the kernel ended before the command did:\n${kernelSaid}`;
-  process.stderr.write(`Cannot run ${argv[0]} inside user-mode-linux: ${why}\n`);
+  process.stderr.write(`Cannot run ${argv[0]} inside user-mode-linux: ${why}${todo}\n`);
   process.exitCode = 3;
 }
 rmSync(dir, { recursive: true });

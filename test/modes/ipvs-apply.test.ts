@@ -99,6 +99,37 @@ t.test('a partial sync', async (t) => {
   t.equal(node.ipvs.changes.at(-1)?.kind, 'setService');
 });
 
+t.test('what is referred to comes first and goes last', async (t) => {
+  const node = makeIpvsNode();
+  await node.sync([]);
+  const touched: string[] = [];
+  const { ipvs, devices, ipsets, tools } = node;
+  const change = ipvs.change.bind(ipvs);
+  ipvs.change = (changes) => {
+    touched.push(...new Set(changes.map(({ kind }) => kind)));
+    return change(changes);
+  };
+  const changeAddresses = devices.changeAddresses.bind(devices);
+  devices.changeAddresses = (index, changes) => {
+    touched.push(...new Set(changes.map(({ kind }) => `${kind} address`)));
+    return changeAddresses(index, changes);
+  };
+  const run = ipsets.run.bind(ipsets);
+  ipsets.run = async (commands) => {
+    touched.push(...new Set(commands.map((command) => `${command.split(' ')[0]} element`)));
+    await run(commands);
+  };
+  const { restore } = tools;
+  tools.restore = async (input) => {
+    touched.push('rules');
+    await restore(input);
+  };
+  await node.sync([plan('a', 1, [1])]);
+  t.same(touched.splice(0), ['newService', 'newDestination', 'add element', 'add address', 'rules']);
+  await node.sync([key('a')]);
+  t.same(touched, ['rules', 'remove address', 'deleteService', 'del element']);
+});
+
 t.test('a real server with connections', async (t) => {
   const node = makeIpvsNode();
   const stop = new AbortController();

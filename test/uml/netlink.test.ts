@@ -1,4 +1,6 @@
 /** Our netlink, the IPVS table and the devices in memory, and the tools of the system: all see the same. */
+import { spawnSync } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { createDevices, type Devices } from '../../src/netlink/device.ts';
 import { FakeDevices } from '../../src/netlink/fake-device.ts';
@@ -10,6 +12,7 @@ import { ip } from '../lib/make.ts';
 import { sh } from '../lib/namespace.ts';
 import { isInsideUml, runInUml } from '../lib/uml.ts';
 
+const script = fileURLToPath(new URL('../../scripts/uml.ts', import.meta.url));
 const bytes = (text: string) => ipBytes(ip(text));
 
 function service(address: string, overrides: Partial<IpvsService> = {}): IpvsService {
@@ -212,4 +215,20 @@ async function inside() {
 }
 
 if (isInsideUml()) await inside();
-else await runInUml(t, import.meta.url);
+else {
+  t.test('scripts/uml.ts', async (t) => {
+    const run = (args: readonly string[], env: NodeJS.ProcessEnv = process.env) =>
+      spawnSync(process.execPath, [script, ...args], { encoding: 'utf8', env, cwd: '/usr' });
+    const { status, stdout } = run(['sh', '-c', 'pwd; echo "$0 $GIVEN"; exit 5', 'a  "b"'], {
+      ...process.env,
+      GIVEN: 'c\nd',
+    });
+    t.equal(stdout, '/usr\na  "b" c\nd\n', 'directory, arguments and environment are ours');
+    t.equal(status, 5, 'the status is its own');
+    t.equal(run([]).status, 2);
+    const none = run(['true'], { PATH: '/nowhere' });
+    t.match(none.stderr, /^Cannot run true inside user-mode-linux: .*ENOENT; install the package user-mode-linux/);
+    t.equal(none.status, 3);
+  });
+  await runInUml(t, import.meta.url);
+}
