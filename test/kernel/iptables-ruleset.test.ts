@@ -7,12 +7,10 @@ import { spawnSync } from 'node:child_process';
 import { globSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
-import { buildRestore, deltaFromDump, serviceDelta } from '../../src/modes/iptables/delta.ts';
 import { FakeRestoreError, FakeRuleset } from '../../src/iptables/fake.ts';
 import { formatRestore, formatSaved } from '../../src/iptables/format.ts';
 import { parseSave } from '../../src/iptables/parse.ts';
 import { parseRestoreError } from '../../src/iptables/refusal.ts';
-import { renderService } from '../../src/modes/iptables/render.ts';
 import {
   ACCEPT,
   comment,
@@ -25,6 +23,8 @@ import {
   rule,
   source,
 } from '../../src/iptables/rule.ts';
+import { buildRestore, deltaFromDump, serviceDelta } from '../../src/modes/iptables/delta.ts';
+import { renderService } from '../../src/modes/iptables/render.ts';
 import { renderStatic } from '../../src/modes/iptables/static.ts';
 import { FAMILIES, type Family } from '../../src/proxier/types.ts';
 import { IPV6_SERVICES, makeFacts, makeOptions, POLICIES, SIX_SERVICES } from '../lib/iptables-world.ts';

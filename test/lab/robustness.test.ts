@@ -8,8 +8,8 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import t, { type Test } from 'tap';
-import { createApiServer } from '../../src/lab/api/server.ts';
 import type { Flavour } from '../../src/iptables/tools.ts';
+import { createApiServer } from '../../src/lab/api/server.ts';
 import { changeSomething, type Fields, liveCluster, liveService, liveSlice } from '../lib/live-objects.ts';
 import { becomesTrue, createLiveProxy, foreignRules, type LiveProxy, sleep } from '../lib/live-proxy.ts';
 import { mutated } from '../lib/mutate.ts';

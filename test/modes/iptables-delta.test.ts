@@ -2,6 +2,10 @@
 
 import fc from 'fast-check';
 import t from 'tap';
+import { FakeRestoreError, FakeRuleset } from '../../src/iptables/fake.ts';
+import { formatSaved } from '../../src/iptables/format.ts';
+import { parseSave } from '../../src/iptables/parse.ts';
+import { comment, DROP, type Rule, rule } from '../../src/iptables/rule.ts';
 import {
   buildRestore,
   deltaFromDump,
@@ -10,13 +14,9 @@ import {
   staticDelta,
   type Wanted,
 } from '../../src/modes/iptables/delta.ts';
-import { FakeRestoreError, FakeRuleset } from '../../src/iptables/fake.ts';
-import { formatSaved } from '../../src/iptables/format.ts';
 import { isServiceChain, SERVICES } from '../../src/modes/iptables/names.ts';
 import type { DynamicFacts, IptablesOptions } from '../../src/modes/iptables/options.ts';
-import { parseSave } from '../../src/iptables/parse.ts';
 import { renderAll, renderService, type ServiceRules } from '../../src/modes/iptables/render.ts';
-import { comment, DROP, type Rule, rule } from '../../src/iptables/rule.ts';
 import { JUMPS, renderStatic } from '../../src/modes/iptables/static.ts';
 import { Model } from '../../src/proxier/model.ts';
 import { nodePortAddresses } from '../../src/proxier/node-port-addresses.ts';

@@ -4,10 +4,10 @@
  */
 
 import t from 'tap';
-import { buildRestore, deltaFromDump, type OwnedEdits, serviceDelta } from '../../src/modes/iptables/delta.ts';
 import { FakeRuleset } from '../../src/iptables/fake.ts';
-import type { DynamicFacts, IptablesOptions } from '../../src/modes/iptables/options.ts';
 import { parseSave } from '../../src/iptables/parse.ts';
+import { buildRestore, deltaFromDump, type OwnedEdits, serviceDelta } from '../../src/modes/iptables/delta.ts';
+import type { DynamicFacts, IptablesOptions } from '../../src/modes/iptables/options.ts';
 import { renderAll, renderService } from '../../src/modes/iptables/render.ts';
 import { renderStatic } from '../../src/modes/iptables/static.ts';
 import { FAMILIES, type ObjectKey, type ServicePlan } from '../../src/proxier/types.ts';

@@ -1,6 +1,7 @@
 /** Names, numbers and single rules: what is written, and what the tool prints for it. */
 
 import t from 'tap';
+import { toChainName } from '../../src/iptables/chain.ts';
 import { FakeRuleset } from '../../src/iptables/fake.ts';
 import {
   formatMark,
@@ -9,8 +10,6 @@ import {
   formatSaved,
   formatSavedProbability,
 } from '../../src/iptables/format.ts';
-import { toChainName } from '../../src/iptables/chain.ts';
-import { endpointChain, isServiceChain, servicePortChains } from '../../src/modes/iptables/names.ts';
 import { parseSave } from '../../src/iptables/parse.ts';
 import {
   comment,
@@ -29,6 +28,7 @@ import {
   rule,
   source,
 } from '../../src/iptables/rule.ts';
+import { endpointChain, isServiceChain, servicePortChains } from '../../src/modes/iptables/names.ts';
 import { JUMPS, renderStatic } from '../../src/modes/iptables/static.ts';
 import { nodePortAddresses } from '../../src/proxier/node-port-addresses.ts';
 import type { Family } from '../../src/proxier/types.ts';
