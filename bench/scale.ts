@@ -128,7 +128,7 @@ async function main(): Promise<void> {
       await api.apply([slice(svc, [k])]);
       while ((await ask(clusterIP(svc), 500)) !== endpointIP(svc, k)) {
         if (performance.now() - t0 > 60_000) throw new Error(`A change never carried traffic: ${log}`);
-        await sleep(2);
+        await sleep(1);
       }
       changes.push(performance.now() - t0);
     }
