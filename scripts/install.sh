@@ -9,7 +9,7 @@ say() { echo "switchyard: $*" >&2; }
 
 # program:package
 lab='ip:iproute2 iptables:iptables nft:nftables unshare:util-linux nsenter:util-linux mount:mount'
-test='linux.uml:user-mode-linux modprobe:kmod ipvsadm:ipvsadm ipset:ipset conntrack:conntrack nfacct:nfacct tcpdump:tcpdump setpriv:util-linux git:git openssl:openssl'
+test='linux.uml:user-mode-linux modprobe:kmod ipvsadm:ipvsadm ipset:ipset conntrack:conntrack nfacct:nfacct tcpdump:tcpdump setpriv:util-linux git:git openssl:openssl debootstrap:debootstrap buildah:buildah runc:runc /usr/lib/cni/portmap:containernetworking-plugins'
 
 PATH="$PATH:/usr/sbin:/sbin"
 missing=
