@@ -264,7 +264,7 @@ t.test('restarts, upgrades and switches are not noticed', { buffered: true }, as
     const client = clients[i];
     if (client !== undefined) assertUnnoticed(t, client.name, client.options, report);
   }
-  if (reports.some(({ failures }) => failures.length > 0)) t.comment(`the steps:\n${times.join('\n')}`);
+  if (!t.passing()) t.comment(`the steps:\n${times.join('\n')}`);
 });
 
 /** What kube-proxy left, in each of the places where it leaves something. */

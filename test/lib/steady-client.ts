@@ -38,10 +38,14 @@ export interface SteadyReport {
   readonly opened: number;
   readonly answered: number;
   readonly failures: readonly SteadyFailure[];
+  /** Answered, but late. */
+  readonly slow: readonly SteadyFailure[];
   /** SYNs that this namespace had to send again: each is a packet that got lost on its way, or its answer. */
   readonly synRetransmits: number;
   /** Longest time between two connections being opened. */
   readonly longestPauseMs: number;
+  /** Until the handshake was done, which needs no process but this one. */
+  readonly slowestConnectMs: number;
   readonly slowestAnswerMs: number;
   /** Words that came back over held connections. */
   readonly echoes: number;
@@ -50,6 +54,8 @@ export interface SteadyReport {
 
 /** Silence on a connection that is there. A busy machine takes its time; a lost connection never answers. */
 const ANSWER_MS = 10_000;
+/** An answer on this machine takes a millisecond; a handshake that lost a packet takes a second. */
+const SLOW_MS = 900;
 /** Time between two words over one held connection. */
 const ECHO_MS = 200;
 
@@ -63,6 +69,7 @@ function readSynRetransmits(): number {
 class SteadyClient {
   readonly #options: SteadyOptions;
   readonly #failures: SteadyFailure[] = [];
+  readonly #slow: SteadyFailure[] = [];
   readonly #answeredTargets = new Set<SteadyTarget>();
   readonly #syns = readSynRetransmits();
   readonly #startMs = wallMs();
@@ -70,6 +77,7 @@ class SteadyClient {
   #answered = 0;
   #echoes = 0;
   #slowestMs = 0;
+  #slowestConnectMs = 0;
   #longestPauseMs = 0;
   #lastOpenMs = this.#startMs;
   #stopped = false;
@@ -112,8 +120,10 @@ class SteadyClient {
       opened: this.#opened,
       answered: this.#answered,
       failures: this.#failures,
+      slow: this.#slow,
       synRetransmits: readSynRetransmits() - this.#syns,
       longestPauseMs: Math.round(this.#longestPauseMs),
+      slowestConnectMs: Math.round(this.#slowestConnectMs),
       slowestAnswerMs: Math.round(this.#slowestMs),
       echoes: this.#echoes,
       runMs: Math.round(runMs),
@@ -134,12 +144,16 @@ class SteadyClient {
       if (how === undefined) {
         this.#answered++;
         this.#slowestMs = Math.max(this.#slowestMs, afterMs);
+        if (afterMs >= SLOW_MS) this.#note(this.#slow, target, atMs, 'answered late');
         this.#answeredTargets.add(target);
-      } else this.#fail(target, atMs, how);
+      } else this.#note(this.#failures, target, atMs, how);
       // No TIME_WAIT: of thousands of them the port would run out.
       socket.resetAndDestroy();
     };
     socket.setTimeout(ANSWER_MS, () => end('no answer'));
+    socket.on('connect', () => {
+      this.#slowestConnectMs = Math.max(this.#slowestConnectMs, wallMs() - atMs);
+    });
     socket.on('data', () => end());
     socket.on('close', () => end('closed without a word'));
     socket.on('error', (error: NodeJS.ErrnoException) => end(error.code ?? error.message));
@@ -151,7 +165,7 @@ class SteadyClient {
     let saidMs = wallMs();
     let isCut = false;
     const cut = (how: string) => {
-      if (!isCut && !this.#stopped) this.#fail(target, saidMs, `cut: ${how}`);
+      if (!isCut && !this.#stopped) this.#note(this.#failures, target, saidMs, `cut: ${how}`);
       isCut = true;
       socket.destroy();
     };
@@ -172,8 +186,8 @@ class SteadyClient {
     socket.on('error', (error: NodeJS.ErrnoException) => cut(error.code ?? error.message));
   }
 
-  #fail(target: SteadyTarget, atMs: number, how: string): void {
-    this.#failures.push({
+  #note(list: SteadyFailure[], target: SteadyTarget, atMs: number, how: string): void {
+    list.push({
       target: target.name,
       atMs: Math.round(atMs),
       how,
