@@ -157,6 +157,12 @@ t.test('a real server with connections', async (t) => {
   t.notMatch(node.state().servers, /10\.180\.9\.1:80/, 'goes with the last of them');
 
   await node.sync([plan('a', 1, [1, 2])]);
+  node.ipvs.setConnections(SERVER, real(1), 1);
+  await node.sync([plan('a', 1, [2])]);
+  await node.sync([plan('a', 1, [1, 2])], true);
+  node.ipvs.setConnections(SERVER, real(1), 0);
+  await node.clock.advance(60_000);
+  t.match(node.state().servers, /10\.180\.9\.1:80 -m -w 1/, 'one that a full sync found wanted again stays for good');
   node.ipvs.setConnections(SERVER, real(1), 0, 1);
   await node.sync([plan('a', 1, [2])]);
   node.restart();

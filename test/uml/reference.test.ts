@@ -13,7 +13,7 @@ import { FAMILIES, type Family } from '../../src/proxier/types.ts';
 import { realClock } from '../../src/sys/clock.ts';
 import { realExec } from '../../src/sys/exec.ts';
 import { addressNormalForm, ipsetNormalForm, ipvsNormalForm } from '../lib/ipvs-normal-form.ts';
-import { sh } from '../lib/namespace.ts';
+import { feed, sh } from '../lib/namespace.ts';
 import { differenceOf, normalForm } from '../lib/normal-form.ts';
 import { readRecording, readScenario, type Scenario, ScenarioWorld, scenariosOf } from '../lib/reference-scenarios.ts';
 import { isInsideUml, runInUml } from '../lib/uml.ts';
@@ -31,11 +31,12 @@ async function toolsOf(family: Family) {
 
 /** The node's links for as long as the scenario lasts. */
 function makeLinks(t: Test, { node }: Scenario): void {
-  for (const [i, { name, addresses }] of node.links.entries()) {
-    sh('ip', 'link', 'add', name, 'type', 'veth', 'peer', 'name', `peer${i}`);
-    t.teardown(() => sh('ip', 'link', 'del', name));
-    for (const a of addresses) sh('ip', 'addr', 'add', a, 'dev', name, ...(a.includes(':') ? ['nodad'] : []));
-  }
+  const lines = node.links.flatMap(({ name, addresses }, i) => [
+    `link add ${name} type veth peer name peer${i}`,
+    ...addresses.map((a) => `addr add ${a} dev ${name}${a.includes(':') ? ' nodad' : ''}`),
+  ]);
+  feed(`${lines.join('\n')}\n`, 'ip', '-batch', '-');
+  t.teardown(() => feed(node.links.map(({ name }) => `link del ${name}\n`).join(''), 'ip', '-batch', '-'));
 }
 
 /** By what it was recorded as: what the tools print, and the normal form of it. */

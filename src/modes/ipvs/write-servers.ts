@@ -58,10 +58,7 @@ export async function addServers(
   draining: Draining,
   edits: readonly ServerEdit[],
 ): Promise<readonly RefusedEdit[]> {
-  // One that drains is still there: a new one of its address would be refused.
-  const adding = edits
-    .filter(isAdding)
-    .map((edit): AddingEdit => (edit.op === 'addReal' && draining.take(edit) ? { ...edit, op: 'resetReal' } : edit));
+  const adding = edits.filter(isAdding).map((edit) => keepServing(edit, draining));
   const refused: RefusedEdit[] = [];
   for (let from = 0; from < adding.length; from += SLICE) {
     const slice = adding.slice(from, from + SLICE);
@@ -72,6 +69,12 @@ export async function addServers(
     if (from + SLICE < adding.length) await new Promise(setImmediate);
   }
   return refused;
+}
+
+/** One that drains and is wanted again is still there: a new one of its address would be refused. */
+function keepServing(edit: AddingEdit, draining: Draining): AddingEdit {
+  if (edit.op !== 'addReal' && edit.op !== 'resetReal') return edit;
+  return draining.take(edit) ? { ...edit, op: 'resetReal' } : edit;
 }
 
 function judge(edit: AddingEdit, error: NetlinkError): RefusedEdit {
