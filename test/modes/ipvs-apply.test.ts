@@ -64,6 +64,50 @@ t.test('any sequence of states, partial and full, comes to what the last state w
   }
 });
 
+t.test('whatever has connections meanwhile: when they end, what is wanted is there and nothing else', async (t) => {
+  const arbState = fc.tuple(
+    arbPlansOf('IPv4'),
+    fc.constantFrom('partial', 'full', 'restart'),
+    fc.array(fc.constantFrom(0, 1), { minLength: 7, maxLength: 7 }),
+  );
+  await t.resolves(
+    fc.assert(
+      fc.asyncProperty(fc.array(arbState, { minLength: 2, maxLength: 6 }), async (states) => {
+        const node = makeIpvsNode();
+        let stop = new AbortController();
+        const lost: string[] = [];
+        const watch = () => void node.dataplane.monitor((reason) => lost.push(reason), stop.signal);
+        watch();
+        const connect = (counts: readonly number[]) => {
+          let i = 0;
+          for (const { key: of, destinations } of node.ipvs.readTable()) {
+            for (const one of destinations) node.ipvs.setConnections(of, one, counts[i++ % counts.length] ?? 0);
+          }
+        };
+        for (const [plans, how, counts] of states) {
+          const now = new Set(plans.map(({ service }) => service));
+          if (how === 'restart') {
+            stop.abort();
+            stop = new AbortController();
+            node.restart();
+            watch();
+          }
+          await node.sync([...plans, ...[...node.held.keys()].filter((held) => !now.has(held))], how === 'full');
+          await node.clock.advance(30_000);
+          connect(counts);
+        }
+        connect([0]);
+        await node.clock.advance(30_000);
+        stop.abort();
+        if (lost.length > 0) throw new Error(`taken for the work of others: ${lost[0]}`);
+        const { servers } = wantedState(node.held.values(), node.options);
+        if (node.state().servers !== servers) throw new Error(`wanted\n${servers}got\n${node.state().servers}`);
+      }),
+      { numRuns: 30 },
+    ),
+  );
+});
+
 t.test('a partial sync', async (t) => {
   const node = makeIpvsNode();
   await node.sync(SIX_SERVICES);
