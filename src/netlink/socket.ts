@@ -7,6 +7,7 @@
  * @module
  */
 
+import { constants } from 'node:os';
 import koffi from 'koffi';
 import { errnoName, NetlinkError } from './error.ts';
 
@@ -81,6 +82,8 @@ function bindLibc() {
     close: libc.func('int close(int fd)'),
   };
 }
+const { EAGAIN } = constants.errno;
+
 let bound: ReturnType<typeof bindLibc> | undefined;
 
 function failed(call: string): NetlinkError {
@@ -158,9 +161,9 @@ export const openNetlink: OpenNetlink = (protocol, options = {}) => {
     receive() {
       const n: number = libc.recv(fd, buffer, buffer.length, MSG_DONTWAIT | MSG_TRUNC);
       if (n < 0) {
-        const error = failed('recv');
-        if (error.failure.code === 'SOCKET' && error.failure.name === 'EAGAIN') return undefined;
-        throw error;
+        // What listens asks several times a second: no error is made to say that there is nothing.
+        if (koffi.errno() === EAGAIN) return undefined;
+        throw failed('recv');
       }
       if (n > buffer.length) {
         const what = `a datagram has ${n} bytes, at most ${buffer.length} are read`;

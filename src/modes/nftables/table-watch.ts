@@ -33,6 +33,7 @@ export class TableWatch {
   /** What happened up to this generation is ours, or was heard. Undefined: no table was read yet. */
   #accounted: number | undefined;
   #hasBegun = false;
+  #polledMs = Number.NEGATIVE_INFINITY;
   readonly #listeners = new Map<NftFamily, Listener>();
   /** What was noticed and not told yet. */
   readonly #lost = new Map<NftFamily, string>();
@@ -80,7 +81,8 @@ export class TableWatch {
     try {
       while (!signal.aborted) {
         await this.#clock.sleep(POLL_MS, signal);
-        if (!signal.aborted) this.poll();
+        // The other family may just have done it.
+        if (!signal.aborted && this.#clock.now() - this.#polledMs >= POLL_MS / 2) this.poll();
       }
     } finally {
       this.#listeners.delete(family);
@@ -95,6 +97,7 @@ export class TableWatch {
   poll(): void {
     this.#hear();
     const nowMs = this.#clock.now();
+    this.#polledMs = nowMs;
     for (const [family, reason] of this.#lost) {
       const listener = this.#listeners.get(family);
       if (listener === undefined) continue;
