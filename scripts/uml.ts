@@ -49,7 +49,7 @@ const kernel = spawn(
     `UML_DIR=${dir}`,
     `init=${INIT}`,
   ],
-  { stdio: ['ignore', 'pipe', 'pipe', 'pipe'], env: { PATH: process.env['PATH'], HOME: dir } },
+  { detached: true, stdio: ['ignore', 'pipe', 'pipe', 'pipe'], env: { PATH: process.env['PATH'], HOME: dir } },
 );
 let kernelSaid = '';
 for (const stream of [kernel.stdout, kernel.stderr]) {
@@ -58,7 +58,10 @@ for (const stream of [kernel.stdout, kernel.stderr]) {
   });
 }
 kernel.stdio[3]?.on('data', (chunk: Buffer) => process.stdout.write(chunk));
-const stop = () => kernel.kill('SIGKILL');
+// It is several processes, which would outlive the first: all of its group, and it has one of its own.
+const stop = () => {
+  if (kernel.pid !== undefined && kernel.exitCode === null) process.kill(-kernel.pid, 'SIGKILL');
+};
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, stop);
 
 const failure = await new Promise<Error | undefined>((resolve) => {

@@ -1,6 +1,6 @@
 /**
- * Real connections through IPVS mode: from the node itself, from a host outside and between pods, to three endpoints that say where they were
- * reached.
+ * Real connections through IPVS mode: from the node itself, from a host outside and from a pod, to three endpoints that say where they
+ * were reached.
  *
  *     outside 192.168.7.9, fd00:7::9 ── eth0 192.168.7.1, fd00:7::1  node  cni0 10.42.0.1, fd00:42::1 ── pods 10.42.0.11-13, fd00:42::11-13
  */
@@ -172,8 +172,8 @@ async function inside() {
   const fromNode = (...to: Parameters<typeof request>) => sendRequest(request(...to));
   const fromOutside = async (...to: Parameters<typeof request>) =>
     (await outside.ask('request', request(...to))) as RequestOutcome;
-  const fromPods = async (...to: Parameters<typeof request>) =>
-    (await pods.ask('request', request(...to))) as RequestOutcome;
+  const fromPod = async (from: string, ...to: Parameters<typeof request>) =>
+    (await pods.ask('request', { ...request(...to), from })) as RequestOutcome;
 
   for (const family of FAMILIES) {
     const vip = VIP[family];
@@ -207,7 +207,7 @@ async function inside() {
       t.match(told(await fromOutside(node, 30_080)), /^11 /, 'but by the node port');
 
       t.match(
-        told(await fromPods(vip, 80)),
+        told(await fromPod(family === 'IPv4' ? '10.42.0.11' : 'fd00:42::11', vip, 80)),
         /^11 from (?:10\.42\.0\.1|fd00:42::1)$/,
         'a pod meets itself, masqueraded',
       );
