@@ -23,7 +23,7 @@ import { FakeExec } from '../../src/sys/fake-exec.ts';
 import { FakeSysctl } from '../../src/sys/fake-proc.ts';
 import { arbPlansOf } from '../lib/iptables-plans.ts';
 import { POLICIES, SIX_SERVICES } from '../lib/iptables-world.ts';
-import { ip, makeEndpoint, makePlan, makeServicePort } from '../lib/make.ts';
+import { cidr, ip, makeEndpoint, makePlan, makeServicePort } from '../lib/make.ts';
 import { makeNftOptions } from '../lib/nftables-world.ts';
 
 const LAYOUTS: readonly Layout[] = Object.values(LAYOUT_BY_NAME);
@@ -157,6 +157,37 @@ for (const layout of LAYOUTS) {
     );
   }
 }
+
+/** Services that all want one external address, each with endpoints and ranges of its own. */
+const contender = (n: number) =>
+  makePlan(
+    makeServicePort({
+      serviceName: `c${n}`,
+      clusterIP: ip(`172.30.9.${n}`),
+      externalIPs: [ip('1.1.1.1')],
+      loadBalancerVIPs: [ip('2.2.2.2')],
+      sourceRanges: [cidr(`10.${n}.0.0/16`), cidr('10.0.0.0/8')].slice(n % 2),
+    }),
+    n % 3 === 0 ? [] : [makeEndpoint(`10.180.9.${n}`)],
+  );
+
+t.test('of services that want the same the first has it, whatever came before', async (t) => {
+  for (const layout of LAYOUTS) {
+    const node = makeNode({ layout });
+    let has: readonly number[] = [];
+    await fullSync(node.dataplane, []);
+    const wrong: string[] = [];
+    for (const n of [4, 2, 5, 1, 3, 2, 4, 1, 5, 2, 1, 4, 3, 1, 2, 5, 4, 3, 2, 1, 5, 3, 4, 2]) {
+      const next = has.includes(n) ? has.filter((other) => other !== n) : [...has, n];
+      await node.dataplane.sync(snapshotOf(next.map(contender), [contender(n).service]), { full: false });
+      const want = await freshContent(next.toSorted().map(contender), { layout });
+      if (JSON.stringify(contentOf(node.kernel)) !== JSON.stringify(want)) wrong.push(`${has} to ${next}`);
+      has = next;
+    }
+    t.same(wrong, [], layout.name);
+    t.equal(node.failures.length, 0);
+  }
+});
 
 t.test('the same services in another order give the same transactions', async (t) => {
   const [one, other] = [makeNode(), makeNode()];
