@@ -6,7 +6,7 @@
  */
 
 import type { SetElement, SetObject } from '../../netlink/nftables/transaction.ts';
-import { compareText, type ObjectKey } from '../../proxier/types.ts';
+import type { ObjectKey } from '../../proxier/types.ts';
 import type { ChainContent, Objects, SetContent } from './layout.ts';
 
 /** Owner of what is there without any service. Comes before every service. */
@@ -100,11 +100,11 @@ export class Claims {
     return owners === undefined ? 0 : typeof owners === 'string' ? 1 : owners.size;
   }
 
-  /** Owners of a thing, the one whose it is first. Costs as many as they are. */
+  /** Owners of a thing, in no order. Costs as many as they are. */
   ownersOf(key: ItemKey): readonly Owner[] {
     const owners = this.#owners.get(key);
     if (owners === undefined) return [];
-    return typeof owners === 'string' ? [owners] : [...owners].sort(compareText);
+    return typeof owners === 'string' ? [owners] : [...owners];
   }
 
   /** @returns True if nobody wanted it before. */
