@@ -7,10 +7,10 @@
 
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import type { Flavour } from '../../src/iptables/tools.ts';
 import type { JsonObject } from '../../src/lab/api/object.ts';
 import type { Lab } from '../../src/lab/lab.ts';
 import { addressOf } from '../../src/lab/topology.ts';
-import type { Flavour } from '../../src/iptables/tools.ts';
 import type { SteadyTarget } from './steady-client.ts';
 import { routeOutside } from './switch-cluster.ts';
 
