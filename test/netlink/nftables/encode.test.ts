@@ -341,7 +341,7 @@ const rows: readonly {
     ],
   },
   {
-    name: 'add map ip t e { typeof ip daddr . meta l4proto . th dport . numgen random mod 65536 : ip daddr . th dport ; }',
+    name: 'add map ip t e { typeof ip daddr . meta l4proto . th dport . numgen random mod 65536 : ip daddr . tcp dport ; }',
     family: 'ip',
     table: 't',
     setId: 3,
@@ -351,7 +351,7 @@ const rows: readonly {
       set: { name: 'e', key: ['addr', 'inet_proto', 'inet_service', 'integer'], data: ['addr', 'inet_service'] },
     },
     want: [
-      '04010000090a010407000000000000000200000006000100740000000600020065000000080003000000000808000400001cc344080005000000001008000600000001cd080007000000000808000a0000000003ae000d00000400000000010400000000036000040d00000001580014000407000000010c00040c00000001040c000000010e00040900000001060004100000000214000407000000010c00040b000000010402000000031a0004170000000112000401000000010400000100020400000000043400040d000000012c0014000407000000010c00040c00000001040c0000000114000407000000010c00040b0000000104020000000604000000000000',
+      '04010000090a010407000000000000000200000006000100740000000600020065000000080003000000000808000400001cc344080005000000001008000600000001cd080007000000000808000a0000000003ae000d00000400000000010400000000036000040d00000001580014000407000000010c00040c00000001040c000000010e00040900000001060004100000000214000407000000010c00040b000000010402000000031a0004170000000112000401000000010400000100020400000000043400040d000000012c0014000407000000010c00040c00000001040c0000000114000407000000010c0004080000000104020000000604000000000000',
     ],
   },
   {
@@ -588,6 +588,13 @@ t.test('long lists of elements are cut into messages that say whose they are', a
   );
 });
 
+/** The kernel takes it, and so does nft, which then cannot list it. */
+const SIX_FIELDS: Command = {
+  verb: 'add',
+  object: 'set',
+  set: { name: 's', key: ['addr', 'addr', 'inet_proto', 'inet_service', 'addr', 'inet_service'] },
+};
+
 t.test('what cannot be is named, all of it, and nothing is to be sent', async (t) => {
   const wrong: readonly { command: Command; says: RegExp }[] = [
     { command: { verb: 'add', object: 'chain', chain: { name: '' } }, says: /chain ""/ },
@@ -622,6 +629,7 @@ t.test('what cannot be is named, all of it, and nothing is to be sent', async (t
       command: rule('c', [{ kind: 'inSet', fields: Array<'saddr'>(17).fill('saddr'), set: 's' }]),
       says: /the registers have 16/,
     },
+    { command: SIX_FIELDS, says: /nft lists at most 5 fields/ },
   ];
   const fine: Command = { verb: 'add', object: 'table' };
   const { unencodable } = encodeBatch([
@@ -644,6 +652,7 @@ t.test('what nft cannot read is not written as if it could', async (t) => {
     { verb: 'add', object: 'chain', chain: { name: 'a', comment: 'say "x"' } },
     { verb: 'add', object: 'chain', chain: { name: 'a', comment: 'two\nlines' } },
     element(CLUSTER_IPS, { key: ['1.1.1.1 } ; flush ruleset'] }),
+    SIX_FIELDS,
     rule('c', [{ kind: 'dnat', address: '1.1.1.1 drop', port: 1 }]),
   ];
   for (const command of refused)
