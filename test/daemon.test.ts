@@ -81,7 +81,6 @@ async function makeDaemon(
         planes.push(plane);
         return plane;
       },
-      cleanUp: async () => [],
       packets: { ctStateInvalidDropped: async () => 11, localhostNodePortsAccepted: async () => undefined },
     };
   };

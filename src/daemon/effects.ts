@@ -14,6 +14,7 @@ import type { Log } from '../proxier/proxier.ts';
 import type { IPAddress } from '../proxier/types.ts';
 import { type Clock, realClock } from '../sys/clock.ts';
 import { type Exec, realExec } from '../sys/exec.ts';
+import { realLegacyTables } from '../sys/legacy-tables.ts';
 import { type Listeners, realListeners } from '../sys/listeners.ts';
 import { releaseMemory } from '../sys/memory.ts';
 import { setOomScore } from '../sys/oom.ts';
@@ -78,5 +79,15 @@ export function completeEffects(deps: DaemonDeps): Effects {
 /** The part of them that a mode works with. */
 export function modeDeps(effects: Effects, metrics: ModeDeps['metrics']): ModeDeps {
   const { exec, clock, sysctl, nodeAddresses, log } = effects;
-  return { exec, clock, sysctl, nodeAddresses, log, nfacct: createNfacct(), processes: realProcesses, metrics };
+  return {
+    exec,
+    clock,
+    sysctl,
+    nodeAddresses,
+    log,
+    nfacct: createNfacct(),
+    processes: realProcesses,
+    legacyTables: realLegacyTables,
+    metrics,
+  };
 }

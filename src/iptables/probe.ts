@@ -10,6 +10,7 @@
 import { FAMILIES, type Family } from '../proxier/types.ts';
 import type { Clock } from '../sys/clock.ts';
 import { type Exec, ExecError } from '../sys/exec.ts';
+import type { LegacyTables } from '../sys/legacy-tables.ts';
 import { saysLocked } from './refusal.ts';
 import { type Binaries, createTools, type Flavour, runUntilUnlocked, type Tools, type ToolsInfo } from './tools.ts';
 
@@ -25,6 +26,11 @@ const WAIT_VERSION = [1, 6, 2] as const;
  */
 const NO_SUPPORT =
   /do you need to insmod|(?:Protocol|Address family|Operation) not supported|Protocol not available|generation id: Invalid argument|_ADD failed \(No such file or directory\)/;
+
+/** Beside what a `ProbeDeps` has, for those who choose a flavour. */
+export interface FlavourDeps extends ProbeDeps {
+  readonly legacyTables: LegacyTables;
+}
 
 /** `CANNOT_LIST`: programs and kernel may have the family, with rules in it, and this process cannot see them. */
 export type ProbeFailure = 'NOT_INSTALLED' | 'NO_KERNEL_SUPPORT' | 'CANNOT_LIST';
@@ -79,19 +85,18 @@ export function versionAtLeast(version: string, least: readonly number[]): boole
  * Chooses the flavour: the one kubelet uses on this node, else the one the program named `iptables` has.
  *
  * @param asked - A fixed flavour is taken as it is.
- * @throws {IptablesProbeError} NOT_INSTALLED, if there are no iptables programs at all.
+ * @throws {IptablesProbeError} NOT_INSTALLED, if there are no iptables programs at all. CANNOT_LIST, if kubelet may use the legacy
+ *   flavour and its program is not let look: rules in the other flavour would be seen by packets too, and by nobody who looks.
  * @throws {ExecError} If a program that is there hangs or dies, or the tables stay locked.
  */
-export async function probeFlavour(asked: Flavour | 'auto', deps: ProbeDeps): Promise<Flavour> {
+export async function probeFlavour(asked: Flavour | 'auto', deps: FlavourDeps): Promise<Flavour> {
   if (asked !== 'auto') return asked;
   const run = quietly(deps);
-  // nft first: looking at legacy tables loads their modules, and from then on every nft listing warns of them.
-  for (const flavour of ['nft', 'legacy'] as const) {
-    for (const family of FAMILIES) {
-      const saved = await run([`${PROGRAMS[family]}-${flavour}-save`, '-t', 'mangle']);
-      if (saved !== undefined && HINT.test(saved)) return flavour;
-    }
+  for (const family of FAMILIES) {
+    const saved = await run([`${PROGRAMS[family]}-nft-save`, '-t', 'mangle']);
+    if (saved !== undefined && HINT.test(saved)) return 'nft';
   }
+  if (await hasLegacyHint(deps)) return 'legacy';
   for (const family of FAMILIES) {
     const version = await run([PROGRAMS[family], '--version']);
     if (version !== undefined) return flavourOf(version);
@@ -105,6 +110,42 @@ export async function probeFlavour(asked: Flavour | 'auto', deps: ProbeDeps): Pr
     'NOT_INSTALLED',
     'Cannot find iptables: no iptables, iptables-nft or iptables-legacy on PATH; install the package iptables (1.8 or newer)',
   );
+}
+
+/**
+ * Looks for kubelet's hint in the legacy flavour, without making tables: that loads their modules, and from then on every nft
+ * listing warns of them.
+ *
+ * @throws {IptablesProbeError} CANNOT_LIST, if there is none to be seen, and one may be there.
+ */
+async function hasLegacyHint({ legacyTables, ...deps }: FlavourDeps): Promise<boolean> {
+  let hidden: IptablesProbeError | undefined;
+  for (const family of FAMILIES) {
+    const names = legacyTables.names(family);
+    if (names !== undefined && !names.includes('mangle')) continue;
+    const program = `${PROGRAMS[family]}-legacy-save`;
+    try {
+      if (HINT.test(await runUntilUnlocked({ argv: [program, '-t', 'mangle'], timeoutMs: TIMEOUT_MS }, deps)))
+        return true;
+    } catch (cause) {
+      if (saysLocked(cause) || !(cause instanceof ExecError)) throw cause;
+      // Without the program there is no choice.
+      if (cause.failure.code === 'NOT_STARTED') continue;
+      if (cause.failure.code !== 'EXITED') throw cause;
+      if (NO_SUPPORT.test(cause.stderr)) continue;
+      const tables = names === undefined ? 'may have' : 'has';
+      const what = `Cannot choose the flavour of iptables: the kernel ${tables} a legacy table mangle for ${family}, in which kubelet says that it uses it, and ${program} cannot list it (${firstLine(cause)})`;
+      const todo =
+        'run as root with CAP_NET_ADMIN and CAP_NET_RAW, or name the flavour that kubelet uses: --iptables-flavour';
+      hidden ??= new IptablesProbeError('CANNOT_LIST', `${what}; ${todo}`, { cause });
+    }
+  }
+  if (hidden !== undefined) throw hidden;
+  return false;
+}
+
+function firstLine(error: ExecError): string {
+  return error.stderr.trim().split('\n', 1)[0] ?? '';
 }
 
 /** A run whose failure is an answer: undefined. Anything but a program that is missing or says no is thrown. */
@@ -158,7 +199,6 @@ export async function probeFamily(family: Family, flavour: Flavour, deps: ProbeD
     await runUntilUnlocked({ argv, timeoutMs: TIMEOUT_MS }, deps);
   } catch (cause) {
     if (!(cause instanceof ExecError) || cause.failure.code !== 'EXITED' || saysLocked(cause)) throw cause;
-    const said = cause.stderr.trim().split('\n', 1)[0] ?? '';
     const modules =
       flavour === 'nft'
         ? 'nf_tables and nft_compat'
@@ -166,7 +206,7 @@ export async function probeFamily(family: Family, flavour: Flavour, deps: ProbeD
     // The legacy flavour asks the kernel through a raw socket.
     const capabilities = flavour === 'nft' ? 'CAP_NET_ADMIN' : 'CAP_NET_ADMIN and CAP_NET_RAW';
     const todo = `run as root with ${capabilities}, and load ${modules}`;
-    const message = `Cannot use iptables for ${family}: ${info.binaries.iptables} cannot list the nat table (${said}); ${todo}`;
+    const message = `Cannot use iptables for ${family}: ${info.binaries.iptables} cannot list the nat table (${firstLine(cause)}); ${todo}`;
     const code = NO_SUPPORT.test(cause.stderr) ? 'NO_KERNEL_SUPPORT' : 'CANNOT_LIST';
     return { kind: 'absent', error: new IptablesProbeError(code, message, { cause }) };
   }
@@ -174,13 +214,13 @@ export async function probeFamily(family: Family, flavour: Flavour, deps: ProbeD
 }
 
 /**
- * Looks at the node once: the flavour, then both families. Without any programs there is no flavour, and no family.
+ * Looks at the node once: the flavour, then both families. Where it cannot be chosen, there is no flavour, and no family.
  *
  * @throws {ExecError} If a program that is there hangs or dies, or the tables stay locked.
  */
 export async function probeIptables(
   asked: Flavour | 'auto',
-  deps: ProbeDeps,
+  deps: FlavourDeps,
 ): Promise<{ readonly flavour: Flavour | undefined; readonly families: Readonly<Record<Family, ProbeResult>> }> {
   let flavour: Flavour;
   try {

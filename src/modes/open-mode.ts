@@ -10,6 +10,7 @@ import type { Nftables } from '../netlink/nftables/nftables.ts';
 import type { Family, IPAddress, LocalTraffic, NodePortAddresses } from '../proxier/types.ts';
 import type { Clock } from '../sys/clock.ts';
 import type { Exec } from '../sys/exec.ts';
+import type { LegacyTables } from '../sys/legacy-tables.ts';
 import type { Sysctl } from '../sys/proc.ts';
 import type { Processes } from '../sys/processes.ts';
 import type { IptablesMetrics } from './iptables/apply.ts';
@@ -26,6 +27,7 @@ export interface ModeDeps {
   readonly clock: Clock;
   readonly sysctl: Sysctl;
   readonly processes: Processes;
+  readonly legacyTables: LegacyTables;
   readonly nfacct: Nfacct;
   /** All addresses of all interfaces, up or down, both families. */
   readonly nodeAddresses: () => Promise<readonly IPAddress[]>;
@@ -70,8 +72,6 @@ export interface OpenMode {
   readonly support: Readonly<Record<Family, Error | undefined>>;
   /** @throws {Error} If the family is not supported, or a kernel setting cannot be made. */
   createDataplane(settings: FamilySettings): Dataplane;
-  /** Takes everything of this mode out of the kernel. @returns What could not be done. */
-  cleanUp(signal?: AbortSignal): Promise<readonly Error[]>;
   /** Packets counted by the rules of this mode; undefined where the counter does not exist. */
   readonly packets: {
     ctStateInvalidDropped(): Promise<number | undefined>;

@@ -10,7 +10,8 @@
 import { probeFamily } from '../iptables/probe.ts';
 import type { AnyTable, Flavour } from '../iptables/tools.ts';
 import { kernelAnswered } from '../netlink/error.ts';
-import { createNftObjects, type NftObjects, type TableFamily } from '../netlink/nft-objects.ts';
+import { createNftables } from '../netlink/nftables/kernel-nftables.ts';
+import type { Nftables } from '../netlink/nftables/nftables.ts';
 import { FAMILIES, type Family } from '../proxier/types.ts';
 import { type Clock, realClock } from '../sys/clock.ts';
 import { type Exec, realExec } from '../sys/exec.ts';
@@ -19,6 +20,9 @@ import { removeRules } from './iptables/cleanup.ts';
 import { CANARY, EXTERNAL_SERVICES, FORWARD, NODEPORTS, PROXY_FIREWALL, SERVICES } from './iptables/names.ts';
 import { usersOfOtherFlavour } from './iptables/other-flavour.ts';
 import type { ModeName } from './mode.ts';
+import { TABLE } from './nftables/base-chains.ts';
+import { removeTable } from './nftables/cleanup.ts';
+import { nftFamily } from './nftables/create.ts';
 
 /** `perhaps`: only the programs of the ruleset can tell. */
 export type Presence = 'none' | 'some' | 'perhaps';
@@ -50,14 +54,9 @@ export interface Ruleset {
 export interface RulesetDeps {
   readonly exec: Exec;
   readonly clock: Clock;
-  readonly nft: NftObjects;
+  readonly nft: Pick<Nftables, 'hasTable' | 'hasChain' | 'commit'>;
   readonly legacyTables: LegacyTables;
 }
-
-const TABLE_FAMILIES: Readonly<Record<Family, TableFamily>> = { IPv4: 'ip', IPv6: 'ip6' };
-
-/** The table of nftables mode, in both families. */
-const NFTABLES_TABLE = 'kube-proxy';
 
 /** Chains that nobody but a service proxy makes: kubelet had KUBE-MARK-MASQ and KUBE-POSTROUTING, too. */
 const TELLING: readonly (readonly [AnyTable, string])[] = [
@@ -78,8 +77,7 @@ const UNREADABLE =
 
 /** Those of the kernel, of this network namespace. */
 export function realRulesets(): readonly Ruleset[] {
-  const [nft, legacyTables] = [createNftObjects(), realLegacyTables];
-  return createRulesets({ exec: realExec, clock: realClock, nft, legacyTables });
+  return createRulesets({ exec: realExec, clock: realClock, nft: createNftables(), legacyTables: realLegacyTables });
 }
 
 /** Who writes rules in the other flavour of iptables; see `usersOfOtherFlavour`. */
@@ -87,7 +85,7 @@ export type OtherFlavourUsers = (own: Flavour) => Promise<readonly string[]>;
 
 /** Of the kernel, in this network namespace. */
 export const realOtherFlavourUsers: OtherFlavourUsers = (own) =>
-  usersOfOtherFlavour(own, { exec: realExec, nft: createNftObjects(), legacyTables: realLegacyTables });
+  usersOfOtherFlavour(own, { exec: realExec, nft: createNftables(), legacyTables: realLegacyTables });
 
 /** All rulesets there can be. */
 export function createRulesets(deps: RulesetDeps): readonly Ruleset[] {
@@ -98,7 +96,7 @@ function iptables(flavour: Flavour, deps: RulesetDeps): Ruleset {
   const { nft, legacyTables } = deps;
   const look = (family: Family): Presence => {
     if (flavour === 'legacy') return legacyTables.names(family)?.length === 0 ? 'none' : 'perhaps';
-    return TELLING.some(([table, chain]) => nft.hasChain(TABLE_FAMILIES[family], table, chain)) ? 'some' : 'none';
+    return TELLING.some(([table, chain]) => nft.hasChain(nftFamily(family), table, chain)) ? 'some' : 'none';
   };
   return {
     mode: 'iptables',
@@ -138,14 +136,12 @@ function nftables({ nft }: RulesetDeps): Ruleset {
     flavour: undefined,
     sharedWith: [],
     name: 'nftables',
-    look: (family) => (nft.hasTable(TABLE_FAMILIES[family], NFTABLES_TABLE) ? 'some' : 'none'),
+    look: (family) => (nft.hasTable(nftFamily(family), TABLE) ? 'some' : 'none'),
     remove: async () => {
       const removal = { removed: [] as string[], kept: [], errors: [] as Error[] };
       for (const family of FAMILIES) {
-        const table = TABLE_FAMILIES[family];
         await attempt(removal.errors, `take the rules of nftables away for ${family}`, async () => {
-          if (nft.deleteTable(table, NFTABLES_TABLE))
-            removal.removed.push(`${family}: table ${table} ${NFTABLES_TABLE}`);
+          if (removeTable(family, nft)) removal.removed.push(`${family}: table ${nftFamily(family)} ${TABLE}`);
         });
       }
       return removal;

@@ -13,6 +13,8 @@ import { FakeRuleset } from '../../src/modes/fake-ruleset.ts';
 import type { OpenMode } from '../../src/modes/index.ts';
 import { usersOfOtherFlavour } from '../../src/modes/iptables/other-flavour.ts';
 import { createRulesets } from '../../src/modes/rulesets.ts';
+import { FakeNftables } from '../../src/netlink/nftables/fake-nftables.ts';
+import type { NftFamily } from '../../src/netlink/nftables/transaction.ts';
 import type { Family } from '../../src/proxier/types.ts';
 import { FakeClock } from '../../src/sys/fake-clock.ts';
 import { FakeExec } from '../../src/sys/fake-exec.ts';
@@ -328,7 +330,7 @@ t.test('othersOf() leaves what the mode itself writes to', async (t) => {
 
 t.test('a list of legacy tables that cannot be read is no reason to make them', async (t) => {
   const exec = new FakeExec({});
-  const nft = { hasTable: () => false, hasChain: () => false, deleteTable: () => false };
+  const nft = new FakeNftables();
   const rulesets = createRulesets({ exec, clock: new FakeClock(), nft, legacyTables: { names: () => undefined } });
   const [none, unreadable] = await Promise.all(rulesets.map((ruleset) => ruleset.remove()));
   t.same(none, { removed: [], kept: [], errors: [] });
@@ -347,7 +349,7 @@ t.test('usersOfOtherFlavour()', async (t) => {
     name: string;
     own: Flavour;
     legacy: readonly string[] | undefined;
-    chains: readonly string[];
+    chains: readonly (readonly [NftFamily, string, string])[];
     programs: ConstructorParameters<typeof FakeExec>[0];
     users: readonly string[];
     starts: number;
@@ -376,7 +378,11 @@ t.test('usersOfOtherFlavour()', async (t) => {
       name: 'in nft',
       own: 'legacy',
       legacy: ['nat'],
-      chains: ['ip mangle KUBE-IPTABLES-HINT', 'ip6 nat CNI-HOSTPORT-DNAT', 'ip nat KUBE-SERVICES'],
+      chains: [
+        ['ip', 'mangle', 'KUBE-IPTABLES-HINT'],
+        ['ip6', 'nat', 'CNI-HOSTPORT-DNAT'],
+        ['ip', 'nat', 'KUBE-SERVICES'],
+      ],
       programs: {},
       users: ['kubelet', 'CNI portmap'],
       starts: 0,
@@ -385,11 +391,14 @@ t.test('usersOfOtherFlavour()', async (t) => {
   for (const { name, own, legacy, chains, programs, users, starts } of rows) {
     t.test(name, async (t) => {
       const exec = new FakeExec(programs);
-      const nft = {
-        hasTable: () => false,
-        hasChain: (...path: readonly string[]) => chains.includes(path.join(' ')),
-        deleteTable: () => false,
-      };
+      const nft = new FakeNftables();
+      for (const [family, table, chain] of chains) {
+        const commands = [
+          { verb: 'add', object: 'table' },
+          { verb: 'add', object: 'chain', chain: { name: chain } },
+        ] as const;
+        nft.commit([{ family, table, commands }]);
+      }
       t.same(await usersOfOtherFlavour(own, { exec, nft, legacyTables: { names: () => legacy } }), users);
       t.equal(exec.calls.length, starts, 'programs started');
     });

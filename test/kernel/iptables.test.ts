@@ -13,7 +13,7 @@ import { probeFamily, probeFlavour } from '../../src/iptables/probe.ts';
 import { parseRestoreError, RestoreRefusedError } from '../../src/iptables/refusal.ts';
 import { createTools, type Flavour, type Tools } from '../../src/iptables/tools.ts';
 import { createIptablesDataplane, type IptablesDataplaneOptions } from '../../src/modes/iptables/apply.ts';
-import { cleanUp } from '../../src/modes/iptables/cleanup.ts';
+import { removeRules } from '../../src/modes/iptables/cleanup.ts';
 import { buildRestore, deltaFromDump } from '../../src/modes/iptables/delta.ts';
 import { endpointChain, servicePortChains } from '../../src/modes/iptables/names.ts';
 import { renderAll, renderService } from '../../src/modes/iptables/render.ts';
@@ -24,6 +24,7 @@ import { createNfacct, type Nfacct } from '../../src/netlink/nfacct.ts';
 import { FAMILIES, type Family, type ObjectKey, type ServicePlan } from '../../src/proxier/types.ts';
 import { realClock } from '../../src/sys/clock.ts';
 import { type Exec, ExecError, realExec } from '../../src/sys/exec.ts';
+import { realLegacyTables } from '../../src/sys/legacy-tables.ts';
 import { arbPlansOf } from '../lib/iptables-plans.ts';
 import { IPV6_SERVICES, makeFacts, makeOptions, POLICIES, SIX_SERVICES } from '../lib/iptables-world.ts';
 import { ip, makeEndpoint, makePlan, makeServicePort } from '../lib/make.ts';
@@ -157,7 +158,15 @@ async function inside(flavour: Flavour, family: Family) {
 
   t.test('the flavour is found by the hint kubelet leaves', async (t) => {
     iptables('-t', 'mangle', '-N', 'KUBE-IPTABLES-HINT');
-    t.equal(await probeFlavour('auto', { exec: realExec, clock: realClock }), flavour);
+    t.equal(await probeFlavour('auto', { exec: realExec, clock: realClock, legacyTables: realLegacyTables }), flavour);
+    const setpriv = ['setpriv', '--bounding-set', '-net_raw', '--inh-caps', '-net_raw'] as const;
+    const exec: Exec = {
+      run: (command, signal) => realExec.run({ ...command, argv: [...setpriv, ...command.argv] }, signal),
+    };
+    const found = probeFlavour('auto', { exec, clock: realClock, legacyTables: realLegacyTables });
+    const says = { code: 'CANNOT_LIST', message: /-legacy-save cannot list it \(.*Permission denied.*CAP_NET_RAW/ };
+    if (flavour === 'nft') t.equal(await found, 'nft', 'without CAP_NET_RAW, too');
+    else await t.rejects(found, says, 'no other one is taken where CAP_NET_RAW is missing to see it');
     iptables('-t', 'mangle', '-X', 'KUBE-IPTABLES-HINT');
   });
 
@@ -223,7 +232,7 @@ async function inside(flavour: Flavour, family: Family) {
     t.ok(dump['filter INPUT']?.includes(`-d ${target} -j ACCEPT`));
     t.equal(dump['filter INPUT']?.filter((rule) => rule === '-j KUBE-FIREWALL').length, 1);
 
-    t.same(await cleanUp(node.tools), []);
+    t.same((await removeRules(node.tools)).errors, []);
     const left = chainsOf(await node.dump());
     t.same(
       Object.keys(left).sort(),
@@ -232,7 +241,7 @@ async function inside(flavour: Flavour, family: Family) {
     );
     t.same(left['nat PREROUTING'], ['-j THEIRS']);
     node.takeStarted();
-    t.same(await cleanUp(node.tools), []);
+    t.same((await removeRules(node.tools)).errors, []);
     t.notOk(node.takeStarted().includes('restore'), 'a second one finds nothing to do');
     flushAll();
   });

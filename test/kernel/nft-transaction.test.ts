@@ -98,9 +98,14 @@ function canonical(value: unknown): string {
 function contents(nftables: Nftables) {
   return (['ip', 'ip6'] as const).map((family) => {
     const table = nftables.readTable(family, TABLE, { elementsOf: () => true });
-    if (table === undefined) return undefined;
+    const isThere = nftables.hasTable(family, TABLE);
+    if (table === undefined) return { isThere };
     const { comment, chains, sets, elements } = table;
     return {
+      isThere,
+      found: [...chains.keys(), 'no-such-chain', ...sets.keys()]
+        .filter((name) => nftables.hasChain(family, TABLE, name))
+        .sort(),
       comment,
       chains: [...chains].map(canonical).sort(),
       sets: [...sets].map(canonical).sort(),

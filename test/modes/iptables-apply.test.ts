@@ -12,7 +12,7 @@ import { createTools, type Flavour } from '../../src/iptables/tools.ts';
 import { openMode } from '../../src/modes/index.ts';
 import { createIptablesDataplane, type IptablesDataplaneOptions } from '../../src/modes/iptables/apply.ts';
 import { watchCanary } from '../../src/modes/iptables/canary.ts';
-import { cleanUp } from '../../src/modes/iptables/cleanup.ts';
+import { removeRules } from '../../src/modes/iptables/cleanup.ts';
 import { buildRestore, deltaFromDump, type Edit, type OwnedEdits } from '../../src/modes/iptables/delta.ts';
 import { countRules, renderAll, renderService } from '../../src/modes/iptables/render.ts';
 import { renderStatic } from '../../src/modes/iptables/static.ts';
@@ -862,7 +862,7 @@ t.test('cleanup', async (t) => {
   await node.sync([plan('a', 1, [1], { nodePort: 30080 }), plan('b', 2, [])]);
   const chain = /^:(KUBE-SVC-\S+)/m.exec(node.ruleset.save('nat'))?.[1] ?? '';
   node.ruleset.restore(`*nat\n-A THEIRS -j ${chain}\nCOMMIT\n`);
-  t.same(await cleanUp(node.tools), []);
+  t.same((await removeRules(node.tools)).errors, []);
   const left = [...node.ruleset.save().matchAll(/^:(KUBE-\S+)/gm)].map(([, name]) => name);
   t.same(
     left.sort(),
@@ -873,14 +873,14 @@ t.test('cleanup', async (t) => {
   t.same(node.ruleset.rules('nat', 'OUTPUT'), ['-j THEIRS']);
   t.same(node.ruleset.rules('filter', 'INPUT'), ['-j KUBE-FIREWALL']);
   node.started();
-  t.same(await cleanUp(node.tools), []);
+  t.same((await removeRules(node.tools)).errors, []);
   t.notOk(node.started().includes('restore'), 'a second one finds nothing to do');
 
   await node.sync([], { full: true });
   node.trouble.before = ({ argv }) => {
     if (argv[0].endsWith('-save') && argv.includes('nat')) throw new Error('no memory');
   };
-  const errors = await cleanUp(node.tools);
+  const { errors } = await removeRules(node.tools);
   t.match(
     errors.map(({ message }) => message),
     ['Cannot clean up table nat of IPv4: no memory'],
@@ -975,22 +975,73 @@ t.test('probe', async (t) => {
   const hint = (text: string) => () => ({ stdout: `*mangle\n${text}\nCOMMIT\n` });
   const says = (text: string) => () => ({ stdout: text });
   const nothing = hint(':INPUT ACCEPT [0:0]');
+  const nf = says('iptables v1.8.9 (nf_tables)\n');
+  const denied = () => ({
+    status: 1,
+    stderr: 'iptables-save v1.8.9 (legacy): Cannot initialize: Permission denied (you must be root)\n',
+  });
+  const unsupported = () => ({
+    status: 1,
+    stderr: 'iptables-save v1.8.9 (legacy): Cannot initialize: Table does not exist (do you need to insmod?)\n',
+  });
+  const legacyTables = { names: () => [] };
   const flavours: readonly {
     name: string;
     programs: ConstructorParameters<typeof FakeExec>[0];
-    want: Flavour | 'none';
+    /** Undefined: the list cannot be read. */
+    legacy?: readonly string[] | undefined;
+    want: Flavour | RegExp;
   }[] = [
     { name: 'a hint in nft', programs: { 'iptables-nft-save': hint(':KUBE-IPTABLES-HINT - [0:0]') }, want: 'nft' },
     {
       name: 'a hint in legacy',
       programs: { 'iptables-nft-save': nothing, 'iptables-legacy-save': hint(':KUBE-KUBELET-CANARY - [0:0]') },
+      legacy: ['nat', 'mangle'],
       want: 'legacy',
     },
     {
       name: 'a hint in IPv6 only',
       programs: { 'ip6tables-legacy-save': hint(':KUBE-IPTABLES-HINT - [0:0]') },
+      legacy: undefined,
       want: 'legacy',
     },
+    {
+      name: 'no table to look into',
+      programs: { 'iptables-legacy-save': hint(':KUBE-IPTABLES-HINT - [0:0]'), iptables: nf },
+      legacy: ['nat', 'filter'],
+      want: 'nft',
+    },
+    {
+      name: 'a table that may not be looked into',
+      programs: { 'iptables-legacy-save': denied, iptables: nf },
+      legacy: ['mangle'],
+      want: /^Cannot choose the flavour .*kernel has a legacy table .* for IPv4.*\(.*must be root\)\); run .*CAP_NET_RAW, or .*--iptables-flavour$/,
+    },
+    {
+      name: 'nobody knows whether there is a table',
+      programs: { 'iptables-legacy-save': denied, 'ip6tables-legacy-save': denied, iptables: nf },
+      legacy: undefined,
+      want: /kernel may have a legacy table/,
+    },
+    {
+      name: 'a table that may not be looked into, and a hint in the other family',
+      programs: { 'iptables-legacy-save': denied, 'ip6tables-legacy-save': hint(':KUBE-IPTABLES-HINT - [0:0]') },
+      legacy: ['mangle'],
+      want: 'legacy',
+    },
+    {
+      name: 'a hint in nft, so that it does not matter what cannot be seen',
+      programs: { 'ip6tables-nft-save': hint(':KUBE-IPTABLES-HINT - [0:0]'), 'iptables-legacy-save': denied },
+      legacy: undefined,
+      want: 'nft',
+    },
+    {
+      name: 'a kernel without the flavour',
+      programs: { 'iptables-legacy-save': unsupported, iptables: nf },
+      legacy: undefined,
+      want: 'nft',
+    },
+    { name: 'a table, and no program to look into it', programs: { iptables: nf }, legacy: ['mangle'], want: 'nft' },
     {
       name: 'no hint: what the system says',
       programs: { 'iptables-nft-save': nothing, iptables: says('iptables v1.8.9 (legacy)\n') },
@@ -1002,14 +1053,19 @@ t.test('probe', async (t) => {
       programs: { 'iptables-nft': says('iptables v1.8.9 (nf_tables)\n') },
       want: 'nft',
     },
-    { name: 'nothing at all', programs: {}, want: 'none' },
+    { name: 'nothing at all', programs: {}, want: /^Cannot find iptables: / },
   ];
   const clock = new FakeClock();
-  for (const { name, programs, want } of flavours) {
-    const found = await probeFlavour('auto', { exec: new FakeExec(programs), clock }).catch((e) => e.code);
-    t.equal(found, want === 'none' ? 'NOT_INSTALLED' : want, name);
+  for (const { name, programs, want, ...row } of flavours) {
+    const legacyTables = { names: () => ('legacy' in row ? row.legacy : []) };
+    const exec = new FakeExec(programs);
+    const found = probeFlavour('auto', { exec, clock, legacyTables });
+    if (typeof want === 'string') t.equal(await found, want, name);
+    else await t.rejects(found, { name: 'IptablesProbeError', message: want }, name);
   }
-  t.equal(await probeFlavour('legacy', { exec: new FakeExec({}), clock }), 'legacy', 'what is asked for is taken');
+  const exec = new FakeExec({});
+  t.equal(await probeFlavour('legacy', { exec, clock, legacyTables }), 'legacy', 'what is asked for is taken');
+  t.same(exec.calls, []);
 
   const families: readonly { name: string; programs: ConstructorParameters<typeof FakeExec>[0]; want: object }[] = [
     {
@@ -1089,7 +1145,7 @@ t.test('probe', async (t) => {
   }
 
   const trouble = noTrouble();
-  const busy = { exec: new FakeExec(fakePrograms(new FakeRuleset('IPv4', 'nft'), trouble)), clock };
+  const busy = { exec: new FakeExec(fakePrograms(new FakeRuleset('IPv4', 'nft'), trouble)), clock, legacyTables };
   trouble.locked = 5;
   const waiting = probeIptables('auto', busy);
   await clock.advance(1_000);
@@ -1105,6 +1161,7 @@ t.test('probe', async (t) => {
   const both = await probeIptables('auto', {
     exec: new FakeExec(fakePrograms(new FakeRuleset('IPv6', 'legacy'))),
     clock,
+    legacyTables,
   });
   t.match(both, { flavour: 'legacy', families: { IPv4: { kind: 'absent' }, IPv6: { kind: 'present' } } });
   t.same(
@@ -1140,6 +1197,7 @@ t.test('the mode as the daemon sees it', async (t) => {
     sysctl,
     nfacct,
     processes: { here: () => [] },
+    legacyTables: { names: () => [] },
     nodeAddresses: async () => [],
     log: { info: () => {}, warn: () => {} },
     metrics: () => ({ restoreFailed: () => {}, rules: () => {}, syncFailed: () => {}, cleanupFailed: () => {} }),
@@ -1153,21 +1211,6 @@ t.test('the mode as the daemon sees it', async (t) => {
   t.throws(() => mode.createDataplane({ ...OPTIONS, family: 'IPv6' }), { name: 'IptablesProbeError' });
   const bare = await openMode({ ...settings, iptablesFlavour: 'auto' }, { ...deps, exec: new FakeExec({}) });
   t.match(bare.support, { IPv4: { code: 'NOT_INSTALLED' }, IPv6: { code: 'NOT_INSTALLED' } });
-  t.same(await bare.cleanUp(), [], 'without programs there is nothing to clean up');
-  for (const [stderr, want] of [
-    ["can't initialize ip6tables table `nat': Address family not supported by protocol\n", []],
-    ['Could not fetch rule set generation id: Permission denied\n', [/^Cannot use iptables for IPv6: .*denied/]],
-  ] as const) {
-    const ip6tables: FakeProgram = ({ argv }) =>
-      argv.includes('--version') ? { stdout: 'ip6tables v1.8.9 (nf_tables)\n' } : { status: 3, stderr };
-    const exec = new FakeExec({ ...fakePrograms(ruleset), 'ip6tables-nft': ip6tables });
-    const errors = await (await openMode(settings, { ...deps, exec })).cleanUp();
-    t.equal(errors.length, want.length, `clean-up of one family: ${stderr}`);
-    t.match(
-      errors.map(({ message }) => message),
-      want,
-    );
-  }
   const dataplane = mode.createDataplane({ ...OPTIONS });
   t.same(sysctl.writes, ['net/ipv4/conf/all/route_localnet=1']);
   mode.createDataplane({ ...OPTIONS });
@@ -1177,8 +1220,6 @@ t.test('the mode as the daemon sees it', async (t) => {
   t.equal(await mode.packets.ctStateInvalidDropped(), 0);
   nfacct.counters.clear();
   t.equal(await mode.packets.localhostNodePortsAccepted(), undefined);
-  t.same(await mode.cleanUp(), []);
-  t.notMatch(ruleset.save(), /KUBE-SERVICES/);
   sysctl.readOnly.add('net/ipv4/conf/all/route_localnet');
   sysctl.values.set('net/ipv4/conf/all/route_localnet', 0);
   t.throws(() => mode.createDataplane({ ...OPTIONS }), { message: /route_localnet.*EROFS/ });

@@ -6,6 +6,7 @@ import type { Dataplane, Snapshot } from '../../src/modes/mode.ts';
 import { createNftablesDataplane, type NftablesDataplaneOptions } from '../../src/modes/nftables/apply.ts';
 import { TABLE } from '../../src/modes/nftables/base-chains.ts';
 import { CHAINS_LAYOUT } from '../../src/modes/nftables/chains-layout.ts';
+import { removeTable } from '../../src/modes/nftables/cleanup.ts';
 import { createAll, nftFamily } from '../../src/modes/nftables/create.ts';
 import type { Layout } from '../../src/modes/nftables/layout.ts';
 import { LAYOUTS as LAYOUT_BY_NAME } from '../../src/modes/nftables/layouts.ts';
@@ -646,7 +647,7 @@ t.test('probeNftables()', async (t) => {
   t.throws(() => probeNftables(kernel, { release: '6.1.0', skipVersionCheck: false }), TypeError);
 });
 
-t.test('openMode() opens it without a program, and cleans up', async (t) => {
+t.test('openMode() opens it without a program; removeTable()', async (t) => {
   const kernel = new FakeNftables();
   const deps = {
     exec: new FakeExec({}),
@@ -654,6 +655,7 @@ t.test('openMode() opens it without a program, and cleans up', async (t) => {
     sysctl: new FakeSysctl({}),
     nfacct: new FakeNfacct(),
     processes: { here: () => [] },
+    legacyTables: { names: () => [] },
     nodeAddresses: async () => [],
     log: { info: () => {}, warn: () => {} },
     metrics: () => ({ restoreFailed() {}, rules() {}, syncFailed() {}, cleanupFailed() {} }),
@@ -676,13 +678,20 @@ t.test('openMode() opens it without a program, and cleans up', async (t) => {
   for (const family of FAMILIES) {
     await fullSync(mode.createDataplane({ ...makeNftOptions({ family }), localhostNodePorts: false }), []);
   }
-  t.same(await mode.cleanUp(), []);
-  t.same([contentOf(kernel, 'IPv4'), contentOf(kernel, 'IPv6')], [undefined, undefined]);
-  t.same(await mode.cleanUp(), [], 'there is nothing any more');
   kernel.refuses = () => 'EBUSY';
-  t.match(await mode.cleanUp(), [{ message: 'Cannot remove the table ip kube-proxy: the kernel answers EBUSY' }, {}]);
+  const refused = { message: 'Cannot remove the table ip kube-proxy: the kernel answers EBUSY' };
+  t.throws(() => removeTable('IPv4', kernel), refused);
+  kernel.refuses = () => 'ENOENT';
+  t.equal(removeTable('IPv4', kernel), false, 'somebody else was faster');
+  kernel.refuses = () => undefined;
+  t.same(
+    FAMILIES.map((family) => removeTable(family, kernel)),
+    [true, true],
+  );
+  t.same([contentOf(kernel, 'IPv4'), contentOf(kernel, 'IPv6')], [undefined, undefined]);
+  t.equal(removeTable('IPv4', kernel), false, 'there is nothing any more');
   kernel.failure = new NetlinkError('x', { code: 'KERNEL', errno: 1, name: 'EPERM' });
-  t.match(await mode.cleanUp(), [{ message: /EPERM/ }, {}]);
+  t.throws(() => removeTable('IPv4', kernel), /EPERM/);
   const denied = await openMode(settings, deps);
   t.match(denied.support, { IPv4: { message: /EPERM/ }, IPv6: { message: /EPERM/ } });
   t.throws(() => denied.createDataplane({ ...makeNftOptions(), localhostNodePorts: false }), /EPERM/);

@@ -16,6 +16,7 @@ import { nodePortAddresses } from '../../src/proxier/node-port-addresses.ts';
 import { FAMILIES, type Family, type ObjectKey, type ServicePlan, type ServicePort } from '../../src/proxier/types.ts';
 import { realClock } from '../../src/sys/clock.ts';
 import { realExec } from '../../src/sys/exec.ts';
+import { realLegacyTables } from '../../src/sys/legacy-tables.ts';
 import { realSysctl } from '../../src/sys/proc.ts';
 import { cidr, ip, makeEndpoint, makePlan, makeServicePort } from '../lib/make.ts';
 import { sh } from '../lib/namespace.ts';
@@ -112,6 +113,7 @@ async function openDataplane(family: Family, scheduler: string): Promise<Datapla
       exec: realExec,
       clock: realClock,
       sysctl: realSysctl,
+      legacyTables: realLegacyTables,
       log: { info: none, warn: none },
       metrics: () => ({ restoreFailed: none }),
     },

@@ -36,11 +36,6 @@ const REMOVABLE: Removable = {
   jumps: JUMPS.filter(({ rule: { target } }) => target?.kind !== 'jump' || target.chain !== KUBE_FIREWALL),
 };
 
-/** As `removeRules`. @returns What could not be done; empty when all of it is gone. */
-export async function cleanUp(tools: CleanupTools, signal?: AbortSignal): Promise<readonly Error[]> {
-  return (await removeRules(tools, signal)).errors;
-}
-
 /** Cleans up one family. An error in one table does not keep the others from being cleaned; a second call finds nothing to do. */
 export async function removeRules(tools: CleanupTools, signal?: AbortSignal): Promise<RemovedRules> {
   const removed = await removeChains(tools, REMOVABLE, signal);

@@ -10,7 +10,6 @@ import { FAMILIES, type Family } from '../../proxier/types.ts';
 import { ensureSysctl } from '../../sys/proc.ts';
 import type { ModeDeps, ModeSettings, OpenMode } from '../open-mode.ts';
 import { createIptablesDataplane } from './apply.ts';
-import { cleanUp } from './cleanup.ts';
 import { CT_STATE_INVALID_COUNTER, LOCALHOST_NODEPORTS_COUNTER } from './names.ts';
 
 /**
@@ -64,16 +63,6 @@ export async function openIptables(settings: ModeSettings, deps: ModeDeps, signa
           syncPeriodMs: settings.syncPeriodMs,
         },
       );
-    },
-    async cleanUp(signal) {
-      const errors: Error[] = [];
-      for (const family of FAMILIES) {
-        const found = families[family];
-        if (found.kind === 'present') errors.push(...(await cleanUp(found.tools, signal)));
-        // No programs or no such family in the kernel: no rules either. Otherwise there may be some.
-        else if (found.error.code === 'CANNOT_LIST') errors.push(found.error);
-      }
-      return errors;
     },
     packets: {
       ctStateInvalidDropped: () => packets(CT_STATE_INVALID_COUNTER),

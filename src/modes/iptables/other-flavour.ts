@@ -6,7 +6,7 @@
  */
 
 import type { AnyTable, Flavour } from '../../iptables/tools.ts';
-import type { NftObjects } from '../../netlink/nft-objects.ts';
+import type { Nftables } from '../../netlink/nftables/nftables.ts';
 import { FAMILIES, type Family } from '../../proxier/types.ts';
 import { type Exec, ExecError } from '../../sys/exec.ts';
 import type { LegacyTables } from '../../sys/legacy-tables.ts';
@@ -24,7 +24,7 @@ const MARKS: readonly { readonly owner: string; readonly table: AnyTable; readon
 
 export interface OtherFlavourDeps {
   readonly exec: Exec;
-  readonly nft: NftObjects;
+  readonly nft: Pick<Nftables, 'hasChain'>;
   readonly legacyTables: LegacyTables;
 }
 

@@ -9,14 +9,12 @@ import { probeIptables } from '../../iptables/probe.ts';
 import { createDevices, type Devices } from '../../netlink/device.ts';
 import { createIpvs, type Ipvs } from '../../netlink/ipvs.ts';
 import { cidrsOfFamily } from '../../proxier/addr.ts';
-import { FAMILIES, type Family } from '../../proxier/types.ts';
+import type { Family } from '../../proxier/types.ts';
 import type { ModeDeps, ModeSettings, OpenMode } from '../open-mode.ts';
 import { createIpvsDataplane } from './apply.ts';
-import { cleanUpIpvs } from './cleanup.ts';
 import { createIpsets } from './ipset.ts';
 import { probeIpvs } from './probe.ts';
 import { createRuleWriter } from './rule-writer.ts';
-import { removeIpvsRules } from './rules-cleanup.ts';
 import { ensureKernelSettings } from './settings.ts';
 
 /** What the configuration says for this mode only. */
@@ -41,7 +39,7 @@ export interface IpvsMetrics {
 }
 
 /** Effects and ears of this mode. */
-export interface IpvsModeDeps extends Pick<ModeDeps, 'exec' | 'clock' | 'sysctl' | 'log'> {
+export interface IpvsModeDeps extends Pick<ModeDeps, 'exec' | 'clock' | 'sysctl' | 'legacyTables' | 'log'> {
   readonly metrics: (family: Family) => IpvsMetrics;
 }
 
@@ -106,16 +104,6 @@ export async function openIpvs(
       const onRestoreFailed = () => metrics.restoreFailed(false);
       const rules = createRuleWriter({ tools: found.tools, onRestoreFailed }, options);
       return createIpvsDataplane({ ipvs, devices, ipsets, rules, clock: deps.clock, log }, options);
-    },
-    async cleanUp(signal) {
-      const errors: Error[] = [];
-      for (const family of FAMILIES) {
-        const found = families[family];
-        if (found.kind === 'present') errors.push(...(await removeIpvsRules(found.tools, signal)).errors);
-        // No programs or no such family in the kernel: no rules either. Otherwise there may be some.
-        else if (found.error.code === 'CANNOT_LIST') errors.push(found.error);
-      }
-      return [...errors, ...(await cleanUpIpvs({ ipvs, devices, ipsets }))];
     },
     packets: {
       // No rule of this mode counts packets.

@@ -5,24 +5,24 @@
  */
 
 import type { Nftables } from '../../netlink/nftables/nftables.ts';
-import { FAMILIES } from '../../proxier/types.ts';
+import type { Family } from '../../proxier/types.ts';
 import { TABLE } from './base-chains.ts';
 import { nftFamily } from './create.ts';
 
-/** @returns What could not be done; a table that is not there is no error. */
-export function cleanUpNftables(nftables: Pick<Nftables, 'commit'>): readonly Error[] {
-  const errors: Error[] = [];
-  for (const family of FAMILIES) {
-    const fail = (why: string, cause?: unknown) =>
-      errors.push(new Error(`Cannot remove the table ${nftFamily(family)} ${TABLE}: ${why}`, { cause }));
-    try {
-      const commands = [{ verb: 'delete', object: 'table' }] as const;
-      const result = nftables.commit([{ family: nftFamily(family), table: TABLE, commands }]);
-      const [refused] = result.kind === 'refused' ? result.refused : [];
-      if (refused !== undefined && refused.errno !== 'ENOENT') fail(`the kernel answers ${refused.errno}`);
-    } catch (error) {
-      fail(error instanceof Error ? error.message : String(error), error);
-    }
-  }
-  return errors;
+/**
+ * Takes the table of one family away with all that is in it, in one step.
+ *
+ * @returns False if there was none.
+ * @throws {Error} If the kernel keeps it.
+ * @throws {NetlinkError} If there is no talking to the kernel, or it refuses the caller (EPERM).
+ */
+export function removeTable(family: Family, nftables: Pick<Nftables, 'hasTable' | 'commit'>): boolean {
+  const place = { family: nftFamily(family), table: TABLE };
+  if (!nftables.hasTable(place.family, TABLE)) return false;
+  const result = nftables.commit([{ ...place, commands: [{ verb: 'delete', object: 'table' }] }]);
+  const [refused] = result.kind === 'refused' ? result.refused : [];
+  if (refused === undefined) return true;
+  // Somebody else was faster.
+  if (refused.errno === 'ENOENT') return false;
+  throw new Error(`Cannot remove the table ${place.family} ${TABLE}: the kernel answers ${refused.errno}`);
 }

@@ -8,7 +8,6 @@ import { release } from 'node:os';
 import { createNftables } from '../../netlink/nftables/kernel-nftables.ts';
 import type { ModeDeps, ModeSettings, OpenMode } from '../open-mode.ts';
 import { createNftablesDataplane } from './apply.ts';
-import { cleanUpNftables } from './cleanup.ts';
 import { layoutOf } from './layouts.ts';
 import { probeNftables, SKIP_VERSION_CHECK } from './probe.ts';
 import { TableWatch } from './table-watch.ts';
@@ -34,7 +33,6 @@ export async function openNftables(settings: ModeSettings, deps: ModeDeps): Prom
         { layout, family, masqueradeBit, masqueradeAll, localTraffic, nodePortAddresses, nodeIP },
       );
     },
-    cleanUp: async () => cleanUpNftables(nftables),
     packets: { ctStateInvalidDropped: none, localhostNodePortsAccepted: none },
   };
 }

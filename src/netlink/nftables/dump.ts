@@ -7,7 +7,7 @@
 
 import { encodeTextAttribute, findAttribute, type NetlinkMessage, NLM_F_DUMP } from '../codec.ts';
 import { kernelAnswered, NetlinkError } from '../error.ts';
-import { answers, ask } from '../request.ts';
+import { answers, ask, type NetlinkRequest } from '../request.ts';
 import type { NetlinkSocket } from '../socket.ts';
 import { readGeneration } from './batch.ts';
 import { decodeChain, decodeRule, decodeSet, tableOf } from './decode.ts';
@@ -22,6 +22,7 @@ import {
   GETTABLE,
   NFGENMSG_BYTES,
   NFPROTO,
+  NFTA_CHAIN_NAME,
   NFTA_OBJECT_TABLE,
   NFTA_SET_ELEM_LIST_SET,
   NFTA_TABLE_USERDATA,
@@ -76,6 +77,31 @@ export function readTable(source: TableSource, { elementsOf }: ReadOptions = {})
 /** @throws {NetlinkError} KERNEL ENOENT, if there is no such set. */
 export function readElements(source: TableSource, set: SetObject): ElementList {
   return consistently(source, (generation) => ({ generation, elements: dumpElements(source, set) }));
+}
+
+/** @throws {NetlinkError} */
+export function hasTable(source: TableSource): boolean {
+  return isThere(source, request(source, GETTABLE));
+}
+
+/** @throws {NetlinkError} */
+export function hasChain(source: TableSource, chain: string): boolean {
+  const { doing, type, body } = request(source, GETCHAIN);
+  return isThere(source, { doing, type, body: Buffer.concat([body, encodeTextAttribute(NFTA_CHAIN_NAME, chain)]) });
+}
+
+/** How a kernel says that it has no such object, or could not have any. */
+const NOT_THERE = ['ENOENT', 'EINVAL', 'EOPNOTSUPP', 'EAFNOSUPPORT'];
+
+/** Asks for one object by name, which lists nothing. */
+function isThere({ socket }: TableSource, request: Omit<NetlinkRequest, 'flags'>): boolean {
+  try {
+    ask(socket, { ...request, flags: 0 });
+    return true;
+  } catch (error) {
+    if (NOT_THERE.some((name) => kernelAnswered(error, name))) return false;
+    throw error;
+  }
 }
 
 function request({ family, table }: TableSource, type: number, set?: string) {

@@ -63,6 +63,16 @@ export class FakeNftables implements Nftables {
     }
   }
 
+  hasTable(family: NftFamily, table: string): boolean {
+    this.#check();
+    return this.#tables.has(`${family} ${table}`);
+  }
+
+  hasChain(family: NftFamily, table: string, chain: string): boolean {
+    this.#check();
+    return this.#tables.get(`${family} ${table}`)?.chains.has(chain) === true;
+  }
+
   readTable(family: NftFamily, table: string, { elementsOf }: ReadOptions = {}): TableContent | undefined {
     this.#check();
     this.reads++;

@@ -7,7 +7,7 @@
 import { NetlinkError } from '../error.ts';
 import { NETLINK_NETFILTER, type NetlinkSocket, type OpenNetlink, openNetlink } from '../socket.ts';
 import { readGeneration, sendTransactions } from './batch.ts';
-import { readElements, readTable, type TableSource } from './dump.ts';
+import { hasChain, hasTable, readElements, readTable, type TableSource } from './dump.ts';
 import type { Nftables } from './nftables.ts';
 import { createWatcher } from './notify.ts';
 import type { NftFamily } from './transaction.ts';
@@ -60,6 +60,8 @@ export function createNftables(open: OpenNetlink = openNetlink): Nftables {
         seq = nextSeq;
         return result;
       }),
+    hasTable: (family, table) => talk((socket) => hasTable(source(socket, family, table))),
+    hasChain: (family, table, chain) => talk((socket) => hasChain(source(socket, family, table), chain)),
     readTable: (family, table, options) => talk((socket) => readTable(source(socket, family, table), options)),
     readElements: (family, table, set) => talk((socket) => readElements(source(socket, family, table), set)),
     generation: () => talk(readGeneration),

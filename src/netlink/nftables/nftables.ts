@@ -98,6 +98,10 @@ export interface Nftables {
    * that says what cannot be (an address of the other family, a name too long) is refused with EINVAL before the kernel sees it.
    */
   commit(transactions: readonly Transaction[], options?: CommitOptions): CommitResult;
+  /** Takes microseconds, however large the ruleset is. False as well for a kernel without nf_tables, or without the family. */
+  hasTable(family: NftFamily, table: string): boolean;
+  /** As `hasTable`. */
+  hasChain(family: NftFamily, table: string, chain: string): boolean;
   /** @returns Undefined if there is no such table. */
   readTable(family: NftFamily, table: string, options?: ReadOptions): TableContent | undefined;
   /** The elements of one set. @throws {NetlinkError} KERNEL ENOENT if there is none of this name. */

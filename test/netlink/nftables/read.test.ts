@@ -3,7 +3,7 @@
  */
 import t from 'tap';
 import { encodeAttribute, encodeMessage, encodeTextAttribute } from '../../../src/netlink/codec.ts';
-import { NetlinkError } from '../../../src/netlink/error.ts';
+import { errnoName, NetlinkError } from '../../../src/netlink/error.ts';
 import { decodeChain, decodeRule, decodeSet } from '../../../src/netlink/nftables/decode.ts';
 import { encodeBatch } from '../../../src/netlink/nftables/encode.ts';
 import { FakeNftables } from '../../../src/netlink/nftables/fake-nftables.ts';
@@ -604,6 +604,34 @@ t.test('a table is read again when it changes meanwhile', async (t) => {
   }
 });
 
+t.test('one object is asked for by name', async (t) => {
+  const rows: readonly { errno: number; has: boolean | RegExp }[] = [
+    { errno: 0, has: true },
+    { errno: 2, has: false },
+    { errno: 22, has: false },
+    { errno: 95, has: false },
+    { errno: 97, has: false },
+    { errno: 1, has: /^Cannot read the table "t": the kernel answers EPERM$/ },
+  ];
+  for (const { errno, has } of rows) {
+    const sent: string[] = [];
+    const { open } = scripted((request) => {
+      sent.push(request.toString('hex', 4, 8) + request.toString('hex', 16));
+      return [ack(request.readUInt32LE(8), errno)];
+    });
+    const nftables = createNftables(open);
+    for (const ask of [() => nftables.hasTable('ip', 't'), () => nftables.hasChain('ip6', 't', 'c')]) {
+      if (typeof has === 'boolean') t.equal(ask(), has, errnoName(errno));
+      else t.throws(ask, { message: has });
+    }
+    // Type, NLM_F_REQUEST | NLM_F_ACK; family; attributes: table, chain.
+    t.same(sent, [
+      '010a0500' + '02000000' + '0600010074000000',
+      '040a0500' + '0a000000' + '0600010074000000' + '0600030063000000',
+    ]);
+  }
+});
+
 t.test('notices', async (t) => {
   const notice = (type: number, family: number, portId: number, table: string) => {
     const bytes = encodeMessage({
@@ -672,6 +700,7 @@ t.test('the fake refuses, fails and tells as it is told', async (t) => {
   fake.commitByOthers([{ ...chain, commands: [{ verb: 'delete', object: 'table' }] }]);
   t.same(watcher.drain().changes, [{ family: 'ip', table: 't', own: false }]);
   t.equal(fake.readTable('ip', 't'), undefined);
+  t.equal(fake.hasTable('ip', 't'), false);
   fake.overrun();
   t.equal(watcher.drain().overrun, true);
   fake.failure = new NetlinkError('x', { code: 'NO_ANSWER' });
