@@ -22,7 +22,7 @@ import type {
   Transaction,
   Verdict,
 } from './transaction.ts';
-import { checkFieldCount, needsTypeof, PORT_TYPEOF, TYPEOF_MODULUS } from './user-data.ts';
+import { checkFieldCount, needsTypeof, TYPEOF_MODULUS } from './user-data.ts';
 
 /** Where a command is at work. */
 export interface CommandPlace {
@@ -128,14 +128,14 @@ function formatChain({ name: chain, base, comment: text }: ChainObject): string 
 }
 
 /** @throws {RangeError} If nft could not list a set with so many fields. */
-function formatTypes(types: readonly FieldType[], family: NftFamily, asTypeof: 'key' | 'data' | undefined): string {
+function formatTypes(types: readonly FieldType[], family: NftFamily, asTypeof: boolean): string {
   checkFieldCount(types);
   const address = family === 'ip' ? 'ipv4_addr' : 'ipv6_addr';
-  if (asTypeof === undefined) return types.map((type) => (type === 'addr' ? address : TYPE_WORDS[type])).join(' . ');
+  if (!asTypeof) return types.map((type) => (type === 'addr' ? address : TYPE_WORDS[type])).join(' . ');
   const words: Readonly<Record<FieldType, string>> = {
     addr: formatField('daddr', family),
     inet_proto: formatField('l4proto', family),
-    inet_service: PORT_TYPEOF[asTypeof],
+    inet_service: formatField('dport', family),
     mark: formatField('mark', family),
     integer: formatField({ random: TYPEOF_MODULUS }, family),
   };
@@ -148,9 +148,9 @@ function formatSet(
 ): string {
   // A plain number is no type of nft's own: it must be told what expression gives such numbers.
   const asTypeof = needsTypeof(key) || (data !== undefined && data !== 'verdict' && needsTypeof(data));
-  const types = formatTypes(key, family, asTypeof ? 'key' : undefined);
+  const types = formatTypes(key, family, asTypeof);
   const values =
-    data === undefined || data === 'verdict' ? data : formatTypes(data, family, asTypeof ? 'data' : undefined);
+    data === undefined || data === 'verdict' ? data : formatTypes(data, family, asTypeof);
   const parts = [`${asTypeof ? 'typeof' : 'type'} ${values === undefined ? types : `${types} : ${values}`} ;`];
   if (size !== undefined) parts.push(`size ${size} ;`);
   if (flags !== undefined && flags.length > 0) parts.push(`flags ${flags.join(',')} ;`);

@@ -71,37 +71,25 @@ const EXPR_PAYLOAD = 7;
 const EXPR_META = 9;
 const EXPR_CONCAT = 13;
 const EXPR_NUMGEN = 23;
-const PROTO_TCP = 8;
 const PROTO_TH = 11;
 const PROTO_IP = { ip: 12, ip6: 13 } as const;
 const SADDR_FIELD = { ip: 11, ip6: 8 } as const;
 const DADDR_FIELD = { ip: 12, ip6: 9 } as const;
-/** Of TCP, and of what is of any protocol. */
-const DPORT_FIELD = 2;
+const TH_DPORT_FIELD = 2;
 const META_MARK = 3;
 const META_L4PROTO = 16;
 /** `numgen random mod 65536`: nft needs some number, and this one says "any". */
 export const TYPEOF_MODULUS = 65_536;
 
-/**
- * Which expression has the type of a port, in the words of nft(8), whatever the protocol. In data it is not `th`: nft lists a map of
- * `typeof … : ip daddr . th dport` and loads it once, but then takes no rule that refers to it ("conflicting protocols").
- */
-export const PORT_TYPEOF = { key: 'th dport', data: 'tcp dport' } as const;
-const PORT_PROTO = { key: PROTO_TH, data: PROTO_TCP } as const;
-
-/** Where the fields stand. */
-type Place = keyof typeof PORT_TYPEOF;
-
 /** `typeof` of one field, the nearest expression of its type: kind, and what nft writes of it. */
-function typeofField(type: FieldType, family: NftFamily, addressField: number, place: Place = 'key'): Buffer {
+function typeofField(type: FieldType, family: NftFamily, addressField: number): Buffer {
   const kind = (expression: number, ...rest: readonly Buffer[]) =>
     Buffer.concat([entry(0, uint32(expression)), entry(1, Buffer.concat(rest))]);
   switch (type) {
     case 'addr':
       return kind(EXPR_PAYLOAD, entry(0, uint32(PROTO_IP[family])), entry(1, uint32(addressField)));
     case 'inet_service':
-      return kind(EXPR_PAYLOAD, entry(0, uint32(PORT_PROTO[place])), entry(1, uint32(DPORT_FIELD)));
+      return kind(EXPR_PAYLOAD, entry(0, uint32(PROTO_TH)), entry(1, uint32(TH_DPORT_FIELD)));
     case 'inet_proto':
       return kind(EXPR_META, entry(0, uint32(META_L4PROTO)));
     case 'mark':
@@ -116,12 +104,8 @@ export function needsTypeof(fields: readonly FieldType[]): boolean {
   return fields.includes('integer');
 }
 
-function typeofFields(
-  fields: readonly FieldType[],
-  family: NftFamily,
-  { whole, place }: { readonly whole: boolean; readonly place: Place },
-): Buffer {
-  const typeofOne = (field: FieldType) => typeofField(field, family, DADDR_FIELD[family], place);
+function typeofFields(fields: readonly FieldType[], family: NftFamily, whole: boolean): Buffer {
+  const typeofOne = (field: FieldType) => typeofField(field, family, DADDR_FIELD[family]);
   const [only] = fields;
   if (fields.length === 1 && only !== undefined) return typeofOne(only);
   const parts = whole ? fields.map((field, i) => entry(i, typeofOne(field))) : [];
@@ -137,9 +121,9 @@ export function namedSetData(
   const parts = [entry(0, uint32(byteOrder(key)))];
   if (data !== undefined) parts.push(entry(1, uint32(data === 'verdict' ? ORDER_NONE : byteOrder(data))));
   const whole = needsTypeof(key) || (data !== undefined && data !== 'verdict' && needsTypeof(data));
-  if (whole || key.length > 1) parts.push(entry(3, typeofFields(key, family, { whole, place: 'key' })));
+  if (whole || key.length > 1) parts.push(entry(3, typeofFields(key, family, whole)));
   if (data !== undefined && data !== 'verdict' && (whole || data.length > 1)) {
-    parts.push(entry(4, typeofFields(data, family, { whole, place: 'data' })));
+    parts.push(entry(4, typeofFields(data, family, whole)));
   }
   if (data !== undefined) parts.push(entry(6, uint32(0)));
   if (comment !== undefined) parts.push(encodeComment(comment, SET_COMMENT_UDATA));
@@ -149,7 +133,7 @@ export function namedSetData(
 /** What nft keeps with a map written in a rule. */
 export function anonymousMapData(key: readonly FieldType[], data: 'verdict' | readonly FieldType[]): Buffer {
   const parts = [entry(0, uint32(byteOrder(key))), entry(1, uint32(data === 'verdict' ? ORDER_NONE : byteOrder(data)))];
-  if (key.length > 1) parts.push(entry(3, typeofFields(key, 'ip', { whole: false, place: 'key' })));
+  if (key.length > 1) parts.push(entry(3, typeofFields(key, 'ip', false)));
   if (data === 'verdict') parts.push(entry(4, Buffer.concat([entry(0, uint32(1)), entry(1, Buffer.alloc(0))])));
   parts.push(entry(6, uint32(0)));
   return Buffer.concat(parts);
