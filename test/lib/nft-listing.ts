@@ -117,6 +117,7 @@ function fieldText(family: NftFamily, field: Field): string {
     sport: 'th sport',
     dport: 'th dport',
     mark: 'meta mark',
+    priority: 'meta priority',
     originalDaddr: `ct original ${family} daddr`,
     originalDport: 'ct original proto-dst',
   };
@@ -138,6 +139,10 @@ function statementText(family: NftFamily, s: Statement): string {
       return `meta mark & ${mark(s.mask)} != 0x00000000`;
     case 'setMark':
       return `meta mark set meta mark ${s.op === 'or' ? '|' : '^'} ${mark(s.mask)}`;
+    case 'setPriority':
+      return `meta priority set ${fields(s.fields)} map ${mapText(s.map)}`;
+    case 'clearPriority':
+      return 'meta priority set none';
     case 'address': {
       const [only = ''] = s.cidrs;
       const list = s.name === undefined ? only : `{ ${mergedRanges(s.cidrs).join(', ')} }`;

@@ -63,6 +63,8 @@ const SETS: readonly [SetObject, ...SetObject[]] = [
   // Not for rules: nft 1.0.6 cannot load one that looks into such a map, unless it makes the map in the same transaction.
   { name: 'numbered', key: [...FRONTEND, 'integer'], data: ENDPOINT },
   { name: 'by-mark', key: ['mark'], data: ['addr'] },
+  { name: 'classes', key: FRONTEND, data: ['classid'] },
+  { name: 'by-class', key: ['addr', 'classid', 'inet_service'] },
   ...GROUPS.flatMap((group): SetObject[] => [
     { name: `${group}-services`, key: FRONTEND, data: 'verdict', comment: 'traffic' },
     { name: `${group}-ports`, key: ['inet_proto', 'inet_service'], data: 'verdict' },
@@ -188,6 +190,8 @@ export class TransactionSource {
       () => [{ kind: 'ctStatusDnat' }],
       () => [{ kind: 'markHas', mask: random.pick([0x4000, 0x80000000, 1]) }],
       () => [{ kind: 'setMark', op: random.pick(['or', 'xor']), mask: random.pick([0x4000, 0x80000000]) }],
+      () => [{ kind: 'setPriority', fields: ['daddr', 'l4proto', 'dport'], map: { kind: 'named', map: 'classes' } }],
+      () => [{ kind: 'clearPriority' }],
       () => [this.#address(family)],
       () => [
         {
@@ -202,7 +206,7 @@ export class TransactionSource {
         {
           kind: 'inSet',
           fields: [random.pick(['saddr', 'daddr'])],
-          set: random.pick(['addresses', 'ranges', 'either']),
+          set: random.pick(['addresses', 'ranges']),
           negated: random.integer(0, 3) === 0,
         },
       ],
@@ -215,6 +219,7 @@ export class TransactionSource {
         },
       ],
       () => [{ kind: 'inSet', fields: ['mark'], set: 'marks' }],
+      () => [{ kind: 'inSet', fields: ['saddr', 'priority', 'dport'], set: 'by-class' }],
       () => [{ kind: 'inSet', fields: ['l4proto'], set: 'protocols' }],
       () => [
         {
@@ -326,6 +331,8 @@ export class TransactionSource {
         return random.pick([80, 443, 53, 65535, 8080]);
       case 'mark':
         return random.pick([0, 0x4000, 0xffffffff]);
+      case 'classid':
+        return random.pick(['1:0', 'a1b2:c3d4', 'dead:beef', '12:34', 'ffff:1']);
       case 'integer':
         return random.integer(0, 3);
     }

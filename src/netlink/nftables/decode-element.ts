@@ -185,6 +185,8 @@ function readScalar(bytes: Buffer, at: number, type: FieldType, family: NftFamil
     }
     case 'inet_service':
       return bytes.readUInt16BE(at);
+    case 'classid':
+      return `${bytes.readUInt16LE(at + 2).toString(16)}:${bytes.readUInt16LE(at).toString(16)}`;
     case 'mark':
     case 'integer':
       return bytes.readUInt32LE(at);

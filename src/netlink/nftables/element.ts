@@ -78,6 +78,19 @@ function integer(value: Scalar, most: number, type: FieldType): number {
   throw new RangeError(`Cannot encode "${value}" as ${type}: must be a number of 0..${most}`);
 }
 
+const CLASS_ID = /^([\da-f]{1,4}):([\da-f]{1,4})$/;
+
+/** `major:minor` as one number. */
+function classNumber(value: Scalar): number {
+  const [, major, minor] = CLASS_ID.exec(String(value)) ?? [];
+  if (major === undefined || minor === undefined) {
+    throw new RangeError(
+      `Cannot encode "${value}" as classid: must be two hexadecimal numbers of 0..ffff with a colon`,
+    );
+  }
+  return Number.parseInt(major, 16) * 0x10000 + Number.parseInt(minor, 16);
+}
+
 function writeScalar(type: FieldType, value: Scalar, family: NftFamily, bytes: Buffer, at: number): void {
   switch (type) {
     case 'addr':
@@ -92,6 +105,9 @@ function writeScalar(type: FieldType, value: Scalar, family: NftFamily, bytes: B
       bytes[at + 1] = port & 0xff;
       return;
     }
+    case 'classid':
+      bytes.writeUInt32LE(classNumber(value), at);
+      return;
     case 'mark':
     case 'integer':
       // The kernel compares these with numbers of its own, which are in host order.
@@ -244,7 +260,7 @@ export function addressListSize(ranges: readonly AddressRange[]): number {
 /** First and last value of one field in network order: `10.0.0.0/8`, `80-90`, 80. */
 function scalarRange(type: FieldType, value: Scalar, family: NftFamily): AddressRange {
   if (type === 'addr') return parseRange(String(value), family);
-  if (type === 'mark' || type === 'integer') {
+  if (type === 'mark' || type === 'classid' || type === 'integer') {
     throw new RangeError(`Cannot encode the range "${value}": ${type} is in host order and has no ranges here`);
   }
   const [from = value, to = from] = typeof value === 'string' && type === 'inet_service' ? value.split('-') : [value];

@@ -15,7 +15,7 @@ export type SetIdOf = (name: string) => number | undefined;
 
 // include/uapi/linux/netfilter/nf_tables.h: the attributes of each expression are numbered for themselves.
 const BASES = { network: 1, transport: 2 } as const;
-const META_KEYS = { mark: 3, iifname: 6, l4proto: 16 } as const;
+const META_KEYS = { priority: 2, mark: 3, iifname: 6, l4proto: 16 } as const;
 const CT_KEYS = { state: 0, status: 2 } as const;
 const CT_TUPLE_KEYS = { dstIp: 20, dstIp6: 22, protoDst: 12 } as const;
 /** IP_CT_DIR_ORIGINAL */
@@ -37,6 +37,7 @@ const NAMES: Readonly<Record<Expression['kind'], string>> = {
   payload: 'payload',
   meta: 'meta',
   setMark: 'meta',
+  setPriority: 'meta',
   ct: 'ct',
   ctOriginal: 'ct',
   cmp: 'cmp',
@@ -90,6 +91,10 @@ function writeData(
       return;
     case 'setMark':
       writer.uint32(2, META_KEYS.mark);
+      writer.uint32(3, expression.sreg);
+      return;
+    case 'setPriority':
+      writer.uint32(2, META_KEYS.priority);
       writer.uint32(3, expression.sreg);
       return;
     case 'ct':

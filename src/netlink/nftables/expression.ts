@@ -21,8 +21,8 @@ export type Expression =
       readonly offset: number;
       readonly length: number;
     }
-  | { readonly kind: 'meta'; readonly key: 'mark' | 'iifname' | 'l4proto'; readonly dreg: Register }
-  | { readonly kind: 'setMark'; readonly sreg: Register }
+  | { readonly kind: 'meta'; readonly key: 'mark' | 'priority' | 'iifname' | 'l4proto'; readonly dreg: Register }
+  | { readonly kind: 'setMark' | 'setPriority'; readonly sreg: Register }
   | { readonly kind: 'ct'; readonly key: 'state' | 'status'; readonly dreg: Register }
   /** Of the tuple a connection began with: address by the family of the table, or port of its destination. */
   | { readonly kind: 'ctOriginal'; readonly key: 'dstIp' | 'dstIp6' | 'protoDst'; readonly dreg: Register }

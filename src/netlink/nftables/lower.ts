@@ -44,6 +44,9 @@ export interface LoweredRule {
 /** Type of the data of a map that `dnat` uses. */
 export const DNAT_DATA: readonly FieldType[] = ['addr', 'inet_service'];
 
+/** Type of the data of a map that gives priorities. */
+const PRIORITY_DATA: readonly FieldType[] = ['classid'];
+
 const IFNAME_BYTES = 16;
 const CT_STATE_NEW = 8;
 const CT_STATUS_DNAT = 0x20;
@@ -70,6 +73,8 @@ export function fieldType(field: Field): FieldType {
       return 'inet_service';
     case 'mark':
       return 'mark';
+    case 'priority':
+      return 'classid';
   }
 }
 
@@ -124,6 +129,7 @@ function loadField(field: Field, dreg: Register, family: NftFamily): Expression 
       return networkPayload(dreg, DADDR_OFFSET[family], ADDRESS_BYTES[family]);
     case 'l4proto':
     case 'mark':
+    case 'priority':
       return { kind: 'meta', key: field, dreg };
     case 'originalDaddr':
       return { kind: 'ctOriginal', key: family === 'ip' ? 'dstIp' : 'dstIp6', dreg };
@@ -162,6 +168,13 @@ class Lowering implements LoweredRule {
         return;
       case 'setMark':
         this.#setMark(statement.op, statement.mask);
+        return;
+      case 'setPriority':
+        this.#lookup(statement.fields, statement.map, PRIORITY_DATA, 1);
+        expressions.push({ kind: 'setPriority', sreg: 1 });
+        return;
+      case 'clearPriority':
+        expressions.push({ kind: 'immediate', dreg: 1, value: hostUint32(0) }, { kind: 'setPriority', sreg: 1 });
         return;
       case 'address':
         this.#address(statement);

@@ -45,6 +45,7 @@ const TYPE_WORDS: Readonly<Record<Exclude<FieldType, 'addr'>, string>> = {
   inet_proto: 'inet_proto',
   inet_service: 'inet_service',
   mark: 'mark',
+  classid: 'classid',
   integer: 'integer',
 };
 
@@ -137,6 +138,7 @@ function formatTypes(types: readonly FieldType[], family: NftFamily, asTypeof: b
     inet_proto: formatField('l4proto', family),
     inet_service: formatField('dport', family),
     mark: formatField('mark', family),
+    classid: formatField('priority', family),
     integer: formatField({ random: TYPEOF_MODULUS }, family),
   };
   return types.map((type) => words[type]).join(' . ');
@@ -149,8 +151,7 @@ function formatSet(
   // A plain number is no type of nft's own: it must be told what expression gives such numbers.
   const asTypeof = needsTypeof(key) || (data !== undefined && data !== 'verdict' && needsTypeof(data));
   const types = formatTypes(key, family, asTypeof);
-  const values =
-    data === undefined || data === 'verdict' ? data : formatTypes(data, family, asTypeof);
+  const values = data === undefined || data === 'verdict' ? data : formatTypes(data, family, asTypeof);
   const parts = [`${asTypeof ? 'typeof' : 'type'} ${values === undefined ? types : `${types} : ${values}`} ;`];
   if (size !== undefined) parts.push(`size ${size} ;`);
   if (flags !== undefined && flags.length > 0) parts.push(`flags ${flags.join(',')} ;`);
@@ -198,6 +199,7 @@ function formatField(field: Field, family: NftFamily): string {
       return 'ct original proto-dst';
     case 'l4proto':
     case 'mark':
+    case 'priority':
       return `meta ${field}`;
   }
 }
@@ -231,6 +233,10 @@ function formatStatement(statement: Statement, family: NftFamily): string {
       return `mark and ${hex(statement.mask)} != 0`;
     case 'setMark':
       return `mark set mark ${statement.op} ${hex(statement.mask)}`;
+    case 'setPriority':
+      return `meta priority set ${formatFields(statement.fields, family)} map ${formatMap(statement.map)}`;
+    case 'clearPriority':
+      return 'meta priority set none';
     case 'address':
       return formatAddress(statement);
     case 'l4proto':

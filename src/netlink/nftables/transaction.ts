@@ -12,11 +12,11 @@
 export type NftFamily = 'ip' | 'ip6';
 
 /** Type of one field of a set's key or of a map's data. `addr` is ipv4_addr or ipv6_addr, by the family of the table. */
-export type FieldType = 'addr' | 'inet_proto' | 'inet_service' | 'mark' | 'integer';
+export type FieldType = 'addr' | 'inet_proto' | 'inet_service' | 'mark' | 'classid' | 'integer';
 
 /**
  * A value of one field: canonical text of an address (or, in sets with intervals, of a CIDR), `tcp` | `udp` | `sctp` for
- * inet_proto, a number for the others.
+ * inet_proto, `a1b2:c3d4` (hexadecimal, without leading zeros) for classid, a number for the others.
  */
 export type Scalar = string | number;
 
@@ -71,6 +71,8 @@ export type Field =
   | 'sport'
   | 'dport'
   | 'mark'
+  /** `meta priority`: of the packet in the queues of an interface. */
+  | 'priority'
   /** `ct original daddr`, `ct original proto-dst`: where the packet was sent to before its destination was translated. */
   | 'originalDaddr'
   | 'originalDport'
@@ -97,6 +99,10 @@ export type Statement =
   | { readonly kind: 'markHas'; readonly mask: number }
   /** `mark set mark or MASK`, `mark set mark xor MASK` */
   | { readonly kind: 'setMark'; readonly op: 'or' | 'xor'; readonly mask: number }
+  /** `meta priority set FIELDS map @MAP`; the data of the map is a `classid`. Nothing after it is done if the map has nothing. */
+  | { readonly kind: 'setPriority'; readonly fields: readonly Field[]; readonly map: MapReference }
+  /** `meta priority set none` */
+  | { readonly kind: 'clearPriority' }
   /**
    * An address against CIDRs as written (masked text; a single address is one of full length). One is a comparison, of whichever
    * family it is; several make an anonymous set of intervals, merged, named `name`, which is mandatory then. With a name, text

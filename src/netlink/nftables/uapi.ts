@@ -126,6 +126,7 @@ const FIELDS: Readonly<Record<Exclude<FieldType, 'addr'>, FieldLayout>> = {
   inet_proto: { id: 12, bytes: 1 },
   inet_service: { id: 13, bytes: 2 },
   mark: { id: 19, bytes: 4 },
+  classid: { id: 23, bytes: 4 },
 };
 const ADDRESSES: Readonly<Record<NftFamily, FieldLayout>> = { ip: { id: 7, bytes: 4 }, ip6: { id: 8, bytes: 16 } };
 

@@ -63,7 +63,7 @@ const ORDER_NETWORK = 2;
 function byteOrder(fields: readonly FieldType[]): number {
   const [only, second] = fields;
   if (second !== undefined || only === 'inet_proto') return ORDER_NONE;
-  return only === 'integer' || only === 'mark' ? ORDER_HOST : ORDER_NETWORK;
+  return only === 'integer' || only === 'mark' || only === 'classid' ? ORDER_HOST : ORDER_NETWORK;
 }
 
 // Kinds of expressions of nft (include/expression.h), and the protocols and fields of its payload expressions (include/proto.h).
@@ -76,6 +76,7 @@ const PROTO_IP = { ip: 12, ip6: 13 } as const;
 const SADDR_FIELD = { ip: 11, ip6: 8 } as const;
 const DADDR_FIELD = { ip: 12, ip6: 9 } as const;
 const TH_DPORT_FIELD = 2;
+const META_PRIORITY = 2;
 const META_MARK = 3;
 const META_L4PROTO = 16;
 /** `numgen random mod 65536`: nft needs some number, and this one says "any". */
@@ -94,6 +95,8 @@ function typeofField(type: FieldType, family: NftFamily, addressField: number): 
       return kind(EXPR_META, entry(0, uint32(META_L4PROTO)));
     case 'mark':
       return kind(EXPR_META, entry(0, uint32(META_MARK)));
+    case 'classid':
+      return kind(EXPR_META, entry(0, uint32(META_PRIORITY)));
     case 'integer':
       return kind(EXPR_NUMGEN, entry(0, uint32(1)), entry(1, uint32(TYPEOF_MODULUS)), entry(2, uint32(0)));
   }
@@ -173,7 +176,7 @@ export function typeNumber(fields: readonly FieldType[], family: NftFamily): num
   return fields.reduce((number, field) => (number << 6) | fieldLayout(field, family).id, 0);
 }
 
-const ALL_FIELDS: readonly FieldType[] = ['addr', 'inet_proto', 'inet_service', 'mark', 'integer'];
+const ALL_FIELDS: readonly FieldType[] = ['addr', 'inet_proto', 'inet_service', 'mark', 'classid', 'integer'];
 
 /** Fields of a number; undefined if one of them has no word here. */
 export function fieldsOfNumber(number: number, family: NftFamily): readonly FieldType[] | undefined {
