@@ -541,7 +541,9 @@ export const nodePorts: readonly FlowCase[] = [
   },
 ];
 
-/** ClientIP affinity. */
+const OUTSIDE_FRONTENDS: readonly Frontend[] = ['external IP', 'load balancer IP', 'node port'];
+
+/** ClientIP affinity: kept for a service port, whatever address it is reached at. */
 export const affinity: readonly FlowCase[] = [
   {
     name: 'ClientIP affinity: a pod for each client',
@@ -563,6 +565,33 @@ export const affinity: readonly FlowCase[] = [
       {
         endpoints: { c: 'ready', d: 'ready' },
         flows: [{ from: 'client', to: 'cluster IP', want: { kind: 'sticky', by: ['c', 'd'], asBefore: false } }],
+      },
+    ],
+  },
+  {
+    name: 'ClientIP affinity: the same pod at every frontend',
+    id: 55,
+    type: 'LoadBalancer',
+    externalIP: true,
+    spec: { sessionAffinity: 'ClientIP' },
+    stages: [
+      {
+        endpoints: { a: 'ready', b: 'ready', c: 'ready' },
+        flows: [{ from: 'client', to: 'cluster IP', want: { kind: 'sticky', by: ['a', 'b', 'c'] } }],
+      },
+      {
+        flows: OUTSIDE_FRONTENDS.map((to) => ({
+          from: 'client',
+          to,
+          want: { kind: 'sticky', by: ['a', 'b', 'c'], asAt: 'cluster IP' },
+        })),
+      },
+      {
+        endpoints: { c: 'ready', d: 'ready' },
+        flows: [{ from: 'client', to: 'node port', want: { kind: 'sticky', by: ['c', 'd'] } }],
+      },
+      {
+        flows: [{ from: 'client', to: 'cluster IP', want: { kind: 'sticky', by: ['c', 'd'], asAt: 'node port' } }],
       },
     ],
   },

@@ -81,9 +81,9 @@ export type Want =
   | { readonly kind: 'not captured' }
   /**
    * From each of many clients always the same pod, and all of these pods in all. `asBefore`: the pods they had in an
-   * earlier stage (true), or chosen anew (false).
+   * earlier stage (true), or chosen anew (false). `asAt`: the pods they had at that frontend in an earlier stage.
    */
-  | { readonly kind: 'sticky'; readonly by: readonly Pod[]; readonly asBefore?: boolean }
+  | { readonly kind: 'sticky'; readonly by: readonly Pod[]; readonly asBefore?: boolean; readonly asAt?: Frontend }
   /** A connection to this pod is opened, or if it was opened in an earlier stage, still works. */
   | { readonly kind: 'held'; readonly by: Pod }
   /** The node's health check server. */

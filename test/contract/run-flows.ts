@@ -201,7 +201,7 @@ class FlowRunner {
     c: FlowCase,
     flow: Flow,
     family: Family,
-    { by, asBefore }: Flow['want'] & { kind: 'sticky' },
+    { by, asBefore, asAt }: Flow['want'] & { kind: 'sticky' },
   ): Promise<string[]> {
     const problems: string[] = [];
     const chosen = await Promise.all(
@@ -221,6 +221,12 @@ class FlowRunner {
     // Chosen anew, every client has its old pod again once in sixteen million runs.
     if (asBefore !== undefined && chosen.every((text, i) => text === before[i]) !== asBefore) {
       problems.push(`before: ${before.join(', ')}; now: ${chosen.join(', ')}`);
+    }
+    if (asAt !== undefined) {
+      const there = this.#chosen.get(flowKey(c, { ...flow, to: asAt }, family)) ?? [];
+      if (chosen.some((text, i) => text !== there[i])) {
+        problems.push(`at ${asAt}: ${there.join(', ')}; here: ${chosen.join(', ')}`);
+      }
     }
     const want = by.map((pod) => `answered by ${pod}`);
     if (

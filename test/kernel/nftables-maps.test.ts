@@ -6,10 +6,11 @@ import { decodePodAnswer } from '../../src/lab/request.ts';
 import { addressOf } from '../../src/lab/topology.ts';
 import { TABLE } from '../../src/modes/nftables/base-chains.ts';
 import { createAll } from '../../src/modes/nftables/create.ts';
-import { MAPS_LAYOUT } from '../../src/modes/nftables/maps-layout.ts';
+import { affinityNumber, MAPS_LAYOUT } from '../../src/modes/nftables/maps-layout.ts';
 import { BY_ADDRESS } from '../../src/modes/nftables/maps-layout-sets.ts';
 import { createNftables } from '../../src/netlink/nftables/kernel-nftables.ts';
 import type { Command, Transaction } from '../../src/netlink/nftables/transaction.ts';
+import { servicePortName } from '../../src/proxier/services.ts';
 import type { FlowCase, Pod } from '../contract/flow.ts';
 import { serviceManifest, sliceManifests } from '../contract/manifests.ts';
 import { ip, makeEndpoint, makePlan, makeServicePort } from '../lib/make.ts';
@@ -106,6 +107,8 @@ const STICKY: FlowCase = {
 };
 const VIP = '10.43.7.1';
 const CLIENT = '192.168.1.50';
+/** What the kernel remembers clients of its port over TCP by. */
+const NUMBER = affinityNumber({ name: servicePortName('default', 'flow-1', 'tcp'), protocol: 'TCP' });
 
 interface Remembered {
   readonly client: string;
@@ -129,7 +132,7 @@ async function affinity(t: Test): Promise<void> {
     const outcome = await lab.request(lab.client, { address: VIP, port: 80, kind, timeoutMs: 5_000 });
     return { by: decodePodAnswer(outcome)?.address ?? outcome.kind, ms: outcome.ms };
   };
-  const remembered = async () => parseClients(await nft('list', 'map', 'ip', TABLE, 'sticky-clients'));
+  const remembered = async () => parseClients(await nft('list', 'map', 'ip', TABLE, 'cluster-clients'));
   const [a, b, c, d] = lab.topology.pods.map((pod) => addressOf(pod, 'IPv4'));
 
   await setEndpoints('a', 'b');
@@ -154,18 +157,12 @@ async function affinity(t: Test): Promise<void> {
 
   await t.test('what was learned while the endpoint went is not used', async (t) => {
     // As if a packet had been under way: remembered after everybody looked.
-    await nft('flush', 'map', 'ip', TABLE, 'sticky-clients');
-    await nft('flush', 'set', 'ip', TABLE, 'sticky-connections');
-    await nft(
-      'add',
-      'element',
-      'ip',
-      TABLE,
-      'sticky-clients',
-      `{ ${CLIENT} . ${VIP} . tcp . 80 timeout 100s : ${a} . 8080 }`,
-    );
-    const pair = `{ ${CLIENT} . ${VIP} . 80 . ${a} . 8080 timeout 100s }`;
-    await nft('add', 'element', 'ip', TABLE, 'sticky-connections', pair);
+    await nft('flush', 'map', 'ip', TABLE, 'cluster-clients');
+    await nft('flush', 'set', 'ip', TABLE, 'client-endpoints');
+    const client = `{ ${CLIENT} . tcp . ${NUMBER} timeout 100s : ${a} . 8080 }`;
+    await nft('add', 'element', 'ip', TABLE, 'cluster-clients', client);
+    const pair = `{ ${CLIENT} . ${NUMBER} . ${a} . 8080 timeout 100s }`;
+    await nft('add', 'element', 'ip', TABLE, 'client-endpoints', pair);
     const { by, ms } = await ask();
     t.ok([c, d].includes(by), `the second packet goes elsewhere: ${by}, ${ms} ms`);
     t.ok(ms > 500, 'the first one was dropped');
@@ -206,7 +203,7 @@ async function affinity(t: Test): Promise<void> {
 
 /** The elements of a listing of `sticky-clients`. */
 function parseClients(listing: string): Remembered[] {
-  const elements = listing.matchAll(/(\S+) \. \S+ \. tcp \. \d+ (?:timeout (\S+) )?expires \S+ : (\S+) \. \d+/g);
+  const elements = listing.matchAll(/(\S+) \. tcp \. \S+ (?:timeout (\S+) )?expires \S+ : (\S+) \. \d+/g);
   return [...elements].map(([, client = '', timeout = '', endpoint = '']) => {
     const [, minutes = '0', seconds = '0'] = /^(?:(\d+)m)?(?:(\d+)s)?$/.exec(timeout) ?? [];
     return { client, endpoint, timeoutSeconds: Number(minutes) * 60 + Number(seconds) };

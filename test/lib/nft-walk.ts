@@ -1,6 +1,6 @@
 /**
  * What the objects of a table make of the first packet of a connection: a plain reading of the rules, for comparing layouts. Clients
- * are new: sets that the packet path fills are empty.
+ * are new until they `connect`: only that writes to the sets that the packet path fills.
  *
  * @module
  */
@@ -34,8 +34,11 @@ interface Walked {
   daddr: string;
   dport: number;
   mark: number;
+  priority: Scalar;
   isTranslated: boolean;
 }
+
+const NO_PRIORITY = 'none';
 
 type End = 'accept' | 'drop' | 'reject' | 'masquerade';
 
@@ -65,7 +68,20 @@ export class WalkedTable {
 
   /** Everything that can become of a packet, whatever numbers are drawn: `drop`, `10.0.0.1:80`, `10.0.0.1:80 masqueraded` … Sorted. */
   walk(packet: Packet): string[] {
-    const outcomes = new Set<string>();
+    return [...this.#outcomes(packet).keys()].sort();
+  }
+
+  /** Sends a packet that one thing becomes of, which must be possible, and writes down what its rules write down. */
+  connect(packet: Packet, outcome: string): void {
+    const draws = this.#outcomes(packet).get(outcome);
+    if (draws === undefined) throw new Error(`Cannot connect to ${packet.to}: ${outcome} is impossible`);
+    let n = 0;
+    new Walk(packet, this.#rules, this.#sets, this.#isLocal, () => draws[n++] ?? 0, true).run();
+  }
+
+  /** What may become of a packet, with the numbers drawn for it. */
+  #outcomes(packet: Packet): ReadonlyMap<string, readonly number[]> {
+    const outcomes = new Map<string, readonly number[]>();
     for (let draws: number[] | undefined = []; draws !== undefined; ) {
       const moduli: number[] = [];
       const given: readonly number[] = draws;
@@ -73,10 +89,10 @@ export class WalkedTable {
         moduli.push(modulus);
         return given[moduli.length - 1] ?? 0;
       };
-      outcomes.add(new Walk(packet, this.#rules, this.#sets, this.#isLocal, draw).run());
+      outcomes.set(new Walk(packet, this.#rules, this.#sets, this.#isLocal, draw).run(), given);
       draws = nextDraws(given, moduli);
     }
-    return [...outcomes].sort();
+    return outcomes;
   }
 }
 
@@ -93,24 +109,34 @@ function nextDraws(draws: readonly number[], moduli: readonly number[]): number[
 class Walk {
   readonly #packet: Packet;
   readonly #rules: ReadonlyMap<string, readonly RuleObject[]>;
-  readonly #sets: ReadonlyMap<string, ReadonlyMap<string, SetElement>>;
+  readonly #sets: Map<string, Map<string, SetElement>>;
   readonly #isLocal: IsLocal;
   readonly #draw: (modulus: number) => number;
   readonly #now: Walked;
+  readonly #writes: boolean;
 
   constructor(
     packet: Packet,
     rules: ReadonlyMap<string, readonly RuleObject[]>,
-    sets: ReadonlyMap<string, ReadonlyMap<string, SetElement>>,
+    sets: Map<string, Map<string, SetElement>>,
     isLocal: IsLocal,
     draw: (modulus: number) => number,
+    writes = false,
   ) {
+    this.#writes = writes;
     this.#packet = packet;
     this.#rules = rules;
     this.#sets = sets;
     this.#isLocal = isLocal;
     this.#draw = draw;
-    this.#now = { saddr: packet.from, daddr: packet.to, dport: packet.port, mark: 0, isTranslated: false };
+    this.#now = {
+      saddr: packet.from,
+      daddr: packet.to,
+      dport: packet.port,
+      mark: 0,
+      priority: NO_PRIORITY,
+      isTranslated: false,
+    };
   }
 
   run(): string {
@@ -187,6 +213,16 @@ class Walk {
           if (this.#contains(statement.set, statement.fields) === (statement.negated ?? false)) return undefined;
           continue;
         case 'dynamic':
+          if (this.#writes) this.#write(statement);
+          continue;
+        case 'setPriority': {
+          const data = this.#find(statement.map, statement.fields)?.data;
+          if (data === undefined || 'kind' in data) return undefined;
+          now.priority = data[0] ?? NO_PRIORITY;
+          continue;
+        }
+        case 'clearPriority':
+          now.priority = NO_PRIORITY;
           continue;
         case 'vmap': {
           const data = this.#find(statement.map, statement.fields)?.data;
@@ -215,6 +251,18 @@ class Walk {
     return 'accept';
   }
 
+  #write({ op, set, fields, data }: Extract<Statement, { kind: 'dynamic' }>): void {
+    const elements = this.#sets.get(set) ?? new Map<string, SetElement>();
+    this.#sets.set(set, elements);
+    const key = fields.map((field) => this.#value(field));
+    if (op === 'delete') elements.delete(key.join(' . '));
+    // The kernel only renews the time of an entry that is there.
+    else if (!elements.has(key.join(' . '))) {
+      const value = data === undefined ? {} : { data: data.map((field) => this.#value(field)) };
+      elements.set(key.join(' . '), { key, ...value });
+    }
+  }
+
   #value(field: Field): Scalar {
     if (typeof field === 'object') return this.#draw(field.random);
     switch (field) {
@@ -222,6 +270,7 @@ class Walk {
       case 'daddr':
       case 'dport':
       case 'mark':
+      case 'priority':
         return this.#now[field];
       case 'l4proto':
         return this.#packet.protocol;

@@ -15,9 +15,10 @@ import { withoutContained } from '../../src/modes/nftables/maps-layout-ranges.ts
 import {
   BY_ADDRESS,
   BY_NODE_PORT,
+  CLIENT_ENDPOINTS,
+  CLIENTS,
+  type EndpointList,
   type FrontendSets,
-  STICKY_CLIENTS,
-  STICKY_CONNECTIONS,
 } from '../../src/modes/nftables/maps-layout-sets.ts';
 import type { Operation } from '../../src/modes/nftables/operations.ts';
 import type { NftablesOptions } from '../../src/modes/nftables/options.ts';
@@ -175,74 +176,134 @@ t.test('objects', async (t) => {
 
 t.test('what was learned about an endpoint goes with it', async (t) => {
   const timeoutMs = 60_000;
-  const client = (from: string, to: string, port: number, endpoint: string): SetElement => ({
-    key: [from, to, 'udp', port],
-    data: [endpoint, 80],
-    timeoutMs,
+  // List, client, number, endpoint; whether it goes with 10.0.0.1 of service port 1:1 in the cluster list.
+  const rows: readonly (readonly [
+    list: EndpointList,
+    client: string,
+    number: string,
+    endpoint: string,
+    goes: boolean,
+  ])[] = [
+    ['cluster', '1.1.1.1', '1:1', '10.0.0.1', true],
+    ['cluster', '1.1.1.2', '1:1', '10.0.0.2', false],
+    ['cluster', '1.1.1.1', '1:2', '10.0.0.1', false],
+    ['cluster', '1.1.1.3', '1:1', '10.0.0.1', true],
+    ['cluster', '1.1.1.4', '1:3', '10.0.0.1', false],
+    ['local', '1.1.1.5', '1:1', '10.0.0.1', false],
+    ['local', '1.1.1.6', '1:3', '10.0.0.1', false],
+  ];
+  const of = (list: EndpointList) => rows.filter((row) => row[0] === list);
+  const clients = (list: EndpointList): Command => ({
+    verb: 'add',
+    object: 'element',
+    set: CLIENTS[list],
+    elements: of(list).map(([, from, number, endpoint]) => ({
+      key: [from, 'udp', number],
+      data: [endpoint, 80],
+      timeoutMs,
+    })),
   });
-  const connection = (from: string, to: string, port: number, endpoint: string): SetElement => ({
-    key: [from, to, port, endpoint, 80],
-    timeoutMs,
-  });
-  // Client, address, port, endpoint; whether it goes with 10.0.0.1 of 172.30.1.1:80 and of node port 30080.
-  const rows = [
-    ['1.1.1.1', '172.30.1.1', 80, '10.0.0.1', true],
-    ['1.1.1.2', '172.30.1.1', 80, '10.0.0.2', false],
-    ['1.1.1.1', '172.30.1.2', 80, '10.0.0.1', false],
-    ['1.1.1.1', '172.30.1.1', 81, '10.0.0.1', false],
-    ['1.1.1.3', '192.168.0.2', 30080, '10.0.0.1', true],
-    ['1.1.1.3', '192.168.0.3', 30080, '10.0.0.1', true],
-    ['1.1.1.4', '192.168.0.2', 30080, '10.0.0.2', false],
-  ] as const;
+  const pairs: Command = {
+    verb: 'add',
+    object: 'element',
+    set: CLIENT_ENDPOINTS,
+    elements: of('cluster').map(([, from, number, endpoint]) => ({ key: [from, number, endpoint, 80], timeoutMs })),
+  };
   const fill = () => {
     const kernel = new FakeNftables();
     const statics = createAll(MAPS_LAYOUT, [], makeNftOptions(), makeNftFacts()).statics;
-    const add = (set: SetObject, make: typeof client): Command => ({
-      verb: 'add',
-      object: 'element',
-      set,
-      elements: rows.map(([from, to, port, endpoint]) => make(from, to, port, endpoint)),
-    });
-    const commands = [...statics, add(STICKY_CLIENTS, client), add(STICKY_CONNECTIONS, connection)];
-    kernel.commit([{ family: 'ip', table: TABLE, commands }]);
+    const commands = [...statics, clients('cluster'), clients('local'), pairs];
+    t.equal(kernel.commit([{ family: 'ip', table: TABLE, commands }]).kind, 'committed');
     const readElements = (set: SetObject) => kernel.readElements('ip', TABLE, set).elements;
     const commit = (commands: readonly Command[]) => kernel.commit([{ family: 'ip', table: TABLE, commands }]);
     return { kernel, readElements, commit };
   };
-  const out = (set: SetObject, ...key: readonly (string | number)[]): Operation => ({
+  const out = (set: SetObject, key: SetElement['key'], rest: Partial<SetElement> = {}): Operation => ({
     owner: STATIC,
     kind: 'deleteElement',
     set,
-    element: { key },
+    element: { key, ...rest },
   });
-  const gone = (sets: FrontendSets, ...key: readonly (string | number)[]) => out(sets.stickyEndpoints, ...key);
+  const gone = (sets: FrontendSets, key: SetElement['key'], number: string, comment?: string) =>
+    out(sets.stickyEndpoints.cluster, key, { data: [number], ...(comment === undefined ? {} : { comment }) });
   const operations = [
-    gone(BY_ADDRESS, '172.30.1.1', 'udp', 80, '10.0.0.1', 80),
-    gone(BY_NODE_PORT, 'udp', 30080, '10.0.0.1', 80),
+    gone(BY_ADDRESS, ['172.30.1.1', 'udp', 80, '10.0.0.1', 80], '1:1', 'ns/svc'),
+    gone(BY_NODE_PORT, ['udp', 30080, '10.0.0.1', 80], '1:1'),
+    // An address of another service goes, its endpoint stays.
+    gone(BY_ADDRESS, ['5.6.7.8', 'udp', 80, '10.0.0.1', 80], '1:3'),
   ];
-  const left = rows.filter(([, , , , goes]) => !goes).map(([from, to, port]) => `${from} ${to} ${port}`);
-  const told = (elements: readonly SetElement[], port: number) =>
-    elements.map(({ key }) => `${key[0]} ${key[1]} ${key[port]}`).sort();
+  const left = of('cluster').flatMap(([, from, number, , goes]) => (goes ? [] : [`${from} ${number}`]));
+  const told = (elements: readonly SetElement[], number: number) =>
+    elements.map(({ key }) => `${key[0]} ${key[number]}`).sort();
 
   const table = fill();
-  t.equal(forget(LEARNED, operations, table), 6);
-  t.same(told(table.readElements(STICKY_CLIENTS), 3), left.toSorted());
-  t.same(told(table.readElements(STICKY_CONNECTIONS), 2), left.toSorted());
+  t.equal(forget(LEARNED, operations, table), 4);
+  t.same(told(table.readElements(CLIENTS.cluster), 2), left.toSorted());
+  t.same(told(table.readElements(CLIENT_ENDPOINTS), 1), left.toSorted());
+  t.equal(table.readElements(CLIENTS.local).length, 2, 'the other list has it still');
 
   const late = fill();
-  const { elements } = late.kernel.readElements('ip', TABLE, STICKY_CLIENTS);
-  const ended = elements.filter(({ key }) => key[1] === '192.168.0.3');
+  const { elements } = late.kernel.readElements('ip', TABLE, CLIENTS.cluster);
+  const ended = elements.filter(({ key }) => key[0] === '1.1.1.3');
   const slow = {
     ...late,
-    readElements: (set: SetObject) => (set === STICKY_CLIENTS ? elements : late.readElements(set)),
+    readElements: (set: SetObject) => (set === CLIENTS.cluster ? elements : late.readElements(set)),
   };
-  late.commit([{ verb: 'delete', object: 'element', set: STICKY_CLIENTS, elements: ended }]);
-  t.equal(forget(LEARNED, operations, slow), 5, 'one that ended while it was looked at keeps no other');
-  t.same(told(late.readElements(STICKY_CLIENTS), 3), left.toSorted());
+  late.commit([{ verb: 'delete', object: 'element', set: CLIENTS.cluster, elements: ended }]);
+  t.equal(forget(LEARNED, operations, slow), 3, 'one that ended while it was looked at keeps no other');
+  t.same(told(late.readElements(CLIENTS.cluster), 2), left.toSorted());
 
   const other = fill();
-  t.equal(forget(LEARNED, [out(BY_ADDRESS.frontends, '172.30.1.1', 'udp', 80)], other), 0);
+  t.equal(forget(LEARNED, [out(BY_ADDRESS.frontends, ['172.30.1.1', 'udp', 80])], other), 0);
   t.equal(other.kernel.elementReads, 0, 'nothing is read where nothing learned can be stale');
+});
+
+t.test('a client has one endpoint at all frontends of a service port, in both layouts', async (t) => {
+  for (const family of ['IPv4', 'IPv6'] as const) {
+    const isV4 = family === 'IPv4';
+    const at = (v4: string, v6: string) => ip(isV4 ? v4 : v6);
+    const [clusterIP, external, vip] = [
+      at('172.30.1.1', 'fd00:43::1'),
+      at('1.1.1.1', '2001:db8:99::1'),
+      at('5.6.7.8', '2001:db8:7::7'),
+    ];
+    const [here, there, elsewhere] = [1, 2, 3].map((n) => at(`10.180.0.${n}`, `fd00:10::${n}`));
+    const endpoints = [here, there, elsewhere].map((pod) => makeEndpoint(String(pod), { isLocal: pod === here }));
+    const base = { clusterIP, externalIPs: [external], loadBalancerVIPs: [vip], affinitySeconds: 60 };
+    const planOf = (isLocal: boolean) =>
+      makePlan(makeServicePort({ ...base, nodePort: 30001, externalPolicyLocal: isLocal }), endpoints);
+    const from = at('203.0.113.5', '2001:db8::55');
+    const tcp = { from, iif: 'eth0', protocol: 'tcp' as const };
+    const frontends: readonly Packet[] = [
+      { ...tcp, to: clusterIP, port: 80 },
+      { ...tcp, to: external, port: 80 },
+      { ...tcp, to: vip, port: 80 },
+      { ...tcp, to: at('192.168.0.2', '2001:db8::1'), port: 30001 },
+    ];
+    const podsOf = (outcomes: readonly string[]) => [
+      ...new Set(outcomes.map((outcome) => outcome.replace(/:\d+( masqueraded)?$/, ''))),
+    ];
+    const options = makeNftOptions({
+      family,
+      nodePortAddresses: nodePortAddresses([isV4 ? '192.168.0.2/32' : '2001:db8::1/128'], family),
+    });
+    for (const isLocal of [false, true]) {
+      for (const first of frontends) {
+        const offered = tableOf(CHAINS_LAYOUT, [planOf(isLocal)], options).walk(first);
+        for (const outcome of offered) {
+          const pod = podsOf([outcome])[0] ?? '';
+          for (const layout of [CHAINS_LAYOUT, MAPS_LAYOUT]) {
+            const table = tableOf(layout, [planOf(isLocal)], options);
+            table.connect(first, outcome);
+            const seen = frontends.map((packet) => podsOf(table.walk(packet)).join());
+            // From outside, the Local policy has no endpoint but its own.
+            const wanted = frontends.map(({ to }) => (isLocal && to !== clusterIP ? String(here) : pod));
+            t.same(seen, wanted, `${layout.name}, ${family}, local ${isLocal}: ${first.to}, ${pod}`);
+          }
+        }
+      }
+    }
+  }
 });
 
 t.test('withoutContained()', async (t) => {

@@ -8,7 +8,15 @@
 
 import type { Field, RuleObject, SetObject, Statement } from '../../netlink/nftables/transaction.ts';
 import type { ChainContent } from './layout.ts';
-import { BY_ADDRESS, BY_NODE_PORT, type EndpointList, STICKY_CLIENTS, STICKY_CONNECTIONS } from './maps-layout-sets.ts';
+import {
+  BY_ADDRESS,
+  BY_NODE_PORT,
+  CLIENT_ENDPOINTS,
+  CLIENTS,
+  type EndpointList,
+  type FrontendSets,
+  LISTS,
+} from './maps-layout-sets.ts';
 import { DROP, FRONTEND, gotoChain, inSet, NODE_PORT, notInSet, type protocolWord, verdict } from './statements.ts';
 
 type ProtocolWord = ReturnType<typeof protocolWord>;
@@ -52,12 +60,24 @@ export function stickName(list: EndpointList, count: number): string {
   return `stick-${list}-${count}`;
 }
 
-/** Sends a client where it was sent before, or else picks. */
+/**
+ * Sends a client where it was sent before, or else picks.
+ *
+ * The number of the service port is carried from the first look-up to the next by the packet's priority. An address comes last: its
+ * port may be a node port of another service.
+ */
 export function stickChain(list: EndpointList, count: number): ChainContent {
   return chainOf(stickName(list, count), [
-    [dnat(['saddr', ...FRONTEND], STICKY_CLIENTS)],
+    [numbered(NODE_PORT, BY_NODE_PORT)],
+    [numbered(FRONTEND, BY_ADDRESS)],
+    [dnat(['saddr', 'l4proto', 'priority'], CLIENTS[list])],
+    [{ kind: 'clearPriority' }],
     [verdict(gotoChain(pickName(list, count)))],
   ]);
+}
+
+function numbered(fields: readonly Field[], { numbers }: FrontendSets): Statement {
+  return { kind: 'setPriority', fields, map: { kind: 'named', map: numbers.name } };
 }
 
 export function rememberName(protocol: ProtocolWord, timeoutSeconds: number): string {
@@ -65,32 +85,41 @@ export function rememberName(protocol: ProtocolWord, timeoutSeconds: number): st
 }
 
 /**
- * Sees new connections after their translation. Remembers client and endpoint if the endpoint is still there; if it is not, and the
- * packet goes there only because the client was remembered, forgets both and drops the packet: the client's next one is sent
- * elsewhere.
+ * Sees new connections after their translation. Remembers client and endpoint, for each list that has it, if the endpoint is still
+ * there; if it is not, and the packet goes there only because the client was remembered, forgets both and drops the packet: the
+ * client's next one is sent elsewhere.
  *
- * nft(8) reads `ct original proto-dst` only behind a protocol, which is why there is a chain for each.
+ * The number is looked up again: the kernel sets the priority of what it forwards anew (IPv4). nft(8) reads `ct original proto-dst`
+ * only behind a protocol, which is why there is a chain for each.
  */
 export function rememberChain(protocol: ProtocolWord, timeoutSeconds: number): ChainContent {
   const isProtocol: Statement = { kind: 'l4proto', protocol };
-  const client: readonly Field[] = ['saddr', ...ORIGINAL_FRONTEND];
-  const connection: readonly Field[] = ['saddr', 'originalDaddr', 'originalDport', ...ENDPOINT];
-  const change = (op: 'update' | 'delete'): readonly Statement[] => {
-    const timeout = op === 'update' ? { timeoutSeconds } : {};
-    return [
-      { kind: 'dynamic', op, set: STICKY_CLIENTS.name, fields: client, data: ENDPOINT, ...timeout },
-      { kind: 'dynamic', op, set: STICKY_CONNECTIONS.name, fields: connection, ...timeout },
-    ];
-  };
-  const byAddress: readonly Field[] = [...ORIGINAL_FRONTEND, ...ENDPOINT];
-  const byNodePort: readonly Field[] = [...ORIGINAL_NODE_PORT, ...ENDPOINT];
-  const isGone: readonly Statement[] = [
-    notInSet(byAddress, BY_ADDRESS.stickyEndpoints),
-    notInSet(byNodePort, BY_NODE_PORT.stickyEndpoints),
+  const client: readonly Field[] = ['saddr', 'l4proto', 'priority'];
+  const pair: readonly Field[] = ['saddr', 'priority', ...ENDPOINT];
+  const places = [
+    { fields: [...ORIGINAL_FRONTEND, ...ENDPOINT], sets: BY_ADDRESS },
+    { fields: [...ORIGINAL_NODE_PORT, ...ENDPOINT], sets: BY_NODE_PORT },
+  ];
+  const update = (list: EndpointList): readonly Statement[] => [
+    { kind: 'dynamic', op: 'update', set: CLIENTS[list].name, fields: client, data: ENDPOINT, timeoutSeconds },
+    { kind: 'dynamic', op: 'update', set: CLIENT_ENDPOINTS.name, fields: pair, timeoutSeconds },
   ];
   return chainOf(rememberName(protocol, timeoutSeconds), [
-    [isProtocol, inSet(byAddress, BY_ADDRESS.stickyEndpoints), ...change('update')],
-    [isProtocol, inSet(byNodePort, BY_NODE_PORT.stickyEndpoints), ...change('update')],
-    [isProtocol, inSet(connection, STICKY_CONNECTIONS), ...isGone, ...change('delete'), DROP],
+    [isProtocol, numbered(ORIGINAL_NODE_PORT, BY_NODE_PORT)],
+    [isProtocol, numbered(ORIGINAL_FRONTEND, BY_ADDRESS)],
+    ...LISTS.flatMap((list) =>
+      places.map(({ fields, sets }) => [isProtocol, inSet(fields, sets.stickyEndpoints[list]), ...update(list)]),
+    ),
+    [
+      isProtocol,
+      inSet(pair, CLIENT_ENDPOINTS),
+      ...LISTS.flatMap((list) => places.map(({ fields, sets }) => notInSet(fields, sets.stickyEndpoints[list]))),
+      ...LISTS.map((list): Statement => {
+        return { kind: 'dynamic', op: 'delete', set: CLIENTS[list].name, fields: client, data: ENDPOINT };
+      }),
+      { kind: 'dynamic', op: 'delete', set: CLIENT_ENDPOINTS.name, fields: pair },
+      DROP,
+    ],
+    [{ kind: 'clearPriority' }],
   ]);
 }

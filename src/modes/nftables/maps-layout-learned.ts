@@ -6,27 +6,27 @@
 
 import type { SetElement, SetObject } from '../../netlink/nftables/transaction.ts';
 import type { Learned } from './layout.ts';
-import { BY_ADDRESS, BY_NODE_PORT, STICKY_CLIENTS, STICKY_CONNECTIONS } from './maps-layout-sets.ts';
+import { BY_ADDRESS, BY_NODE_PORT, CLIENT_ENDPOINTS, CLIENTS, type EndpointList, LISTS } from './maps-layout-sets.ts';
+
+const namesOf = (list: EndpointList) =>
+  [BY_ADDRESS, BY_NODE_PORT].map(({ stickyEndpoints }) => stickyEndpoints[list].name);
 
 export const LEARNED: Learned = {
-  sets: [STICKY_CLIENTS, STICKY_CONNECTIONS],
-  about: new Set([BY_ADDRESS.stickyEndpoints.name, BY_NODE_PORT.stickyEndpoints.name]),
+  sets: [CLIENTS.cluster, CLIENTS.local, CLIENT_ENDPOINTS],
+  about: new Set(LISTS.flatMap(namesOf)),
   staleIn(set: SetObject, gone: ReadonlyMap<string, readonly SetElement[]>) {
-    const hasProtocol = set === STICKY_CLIENTS;
-    const texts = ({ stickyEndpoints }: typeof BY_ADDRESS) => {
-      const keys = (gone.get(stickyEndpoints.name) ?? []).map(({ key }) => key);
-      const isFrontend = (part: string | number) => part !== 'tcp' && part !== 'udp' && part !== 'sctp';
-      return new Set(keys.map((key) => textOf(hasProtocol ? key : key.filter(isFrontend))));
-    };
-    const [byAddress, byNodePort] = [texts(BY_ADDRESS), texts(BY_NODE_PORT)];
-    return ({ key, data }: SetElement) => {
-      // Without the client: address, protocol (in the map), port, then the endpoint.
-      const rest = [...key.slice(1), ...(data === undefined || 'kind' in data ? [] : data)];
-      return byAddress.has(textOf(rest)) || byNodePort.has(textOf(rest.slice(1)));
-    };
+    // A pair of client and endpoint is of both lists: it only says who forgets at once where a packet finds the endpoint gone.
+    const names = LISTS.filter((list) => set === CLIENTS[list] || set === CLIENT_ENDPOINTS).flatMap(namesOf);
+    // Of what goes, only elements at a cluster IP are about endpoints; they bear a name.
+    const endpoints = (name: string) => (gone.get(name) ?? []).filter(({ comment }) => comment !== undefined);
+    const stale = new Set(names.flatMap((name) => endpoints(name).map(({ key, data }) => about(data, key.slice(-2)))));
+    return ({ key, data }: SetElement) =>
+      stale.has(data === undefined ? about(key.slice(1, 2), key.slice(2)) : about(key.slice(2), data));
   },
 };
 
-function textOf(key: SetElement['key']): string {
-  return key.join(' . ');
+/** Number of the service port and endpoint, as text. */
+function about(number: SetElement['data'], endpoint: SetElement['data']): string {
+  const texts = [number, endpoint].map((part) => (part === undefined || 'kind' in part ? '' : part.join(' . ')));
+  return texts.join(' . ');
 }

@@ -12,9 +12,12 @@ import type { FieldType, SetObject } from '../../netlink/nftables/transaction.ts
 const FRONTEND: readonly FieldType[] = ['addr', 'inet_proto', 'inet_service'];
 const NODE_PORT: readonly FieldType[] = ['inet_proto', 'inet_service'];
 const ENDPOINT: readonly FieldType[] = ['addr', 'inet_service'];
+/** Of a service port, in the shape of what carries it from one look-up to the next: the packet's priority. */
+const NUMBER: readonly FieldType[] = ['classid'];
 
 /** Whose endpoints: the Cluster policy's or the Local policy's. */
 export type EndpointList = 'cluster' | 'local';
+export const LISTS: readonly EndpointList[] = ['cluster', 'local'];
 
 /** The sets of one kind of frontend. */
 export interface FrontendSets {
@@ -28,8 +31,10 @@ export interface FrontendSets {
   readonly endpoints: Readonly<Record<EndpointList, SetObject>>;
   /** Frontends with affinity: the chain that remembers. */
   readonly sticky: SetObject;
-  /** Frontends with affinity, with each endpoint they have. */
-  readonly stickyEndpoints: SetObject;
+  /** Frontends with affinity → the number of their service port (`affinityNumber`). */
+  readonly numbers: SetObject;
+  /** Frontends with affinity, with each endpoint that clients of one of the lists may have → that number again, for who forgets. */
+  readonly stickyEndpoints: Readonly<Record<EndpointList, SetObject>>;
 }
 
 function setsOf(key: readonly FieldType[], prefix: string, of: string): FrontendSets {
@@ -45,6 +50,12 @@ function setsOf(key: readonly FieldType[], prefix: string, of: string): Frontend
     data: ENDPOINT,
     comment: `endpoints of ${of} by the ${list} policy`,
   });
+  const stickyEndpoints = (list: EndpointList): SetObject => ({
+    name: `${prefix}${list}-sticky-endpoints`,
+    key: [...key, ...ENDPOINT],
+    data: NUMBER,
+    comment: `endpoints of ${of} with session affinity, by the ${list} policy`,
+  });
   return {
     fields: key.length,
     frontends: verdicts('frontends', `traffic to ${of}`),
@@ -54,11 +65,13 @@ function setsOf(key: readonly FieldType[], prefix: string, of: string): Frontend
     },
     endpoints: { cluster: endpoints('cluster'), local: endpoints('local') },
     sticky: verdicts('sticky-frontends', `${of} with session affinity`),
-    stickyEndpoints: {
-      name: `${prefix}sticky-endpoints`,
-      key: [...key, ...ENDPOINT],
-      comment: `endpoints of ${of} with session affinity`,
+    numbers: {
+      name: `${prefix}sticky-numbers`,
+      key,
+      data: NUMBER,
+      comment: `service ports of ${of} with session affinity`,
     },
+    stickyEndpoints: { cluster: stickyEndpoints('cluster'), local: stickyEndpoints('local') },
   };
 }
 
@@ -71,23 +84,33 @@ export const BY_NODE_PORT: FrontendSets = setsOf(NODE_PORT, 'nodeport-', 'node p
  */
 const CLIENTS_MAX = 1_000_000;
 
-/** Client and frontend → the endpoint it is sent to. The packet path writes it. */
-export const STICKY_CLIENTS: SetObject = {
-  name: 'sticky-clients',
-  key: ['addr', ...FRONTEND],
-  data: ENDPOINT,
-  flags: ['dynamic', 'timeout'],
-  size: CLIENTS_MAX,
-  comment: 'endpoints that clients are sent to',
+function clientsOf(list: EndpointList): SetObject {
+  return {
+    name: `${list}-clients`,
+    // The number tells protocols apart. nft(8) wants to be told that the packet has ports.
+    key: ['addr', 'inet_proto', ...NUMBER],
+    data: ENDPOINT,
+    flags: ['dynamic', 'timeout'],
+    size: CLIENTS_MAX,
+    comment: `endpoints that clients are sent to by the ${list} policy`,
+  };
+}
+
+/**
+ * Client and service port → the endpoint it is sent to, of each list: who has an endpoint on another node cannot be sent there where
+ * the Local policy holds. The packet path writes it.
+ */
+export const CLIENTS: Readonly<Record<EndpointList, SetObject>> = {
+  cluster: clientsOf('cluster'),
+  local: clientsOf('local'),
 };
 
 /**
- * The same as a set: whether a packet goes where it goes because its client is remembered. The packet path writes it. Without the
- * protocol, since nft(8) has room for five fields in the number of a type; TCP and UDP of one port are one here.
+ * The same as a set, of both lists: whether a packet goes where it goes because its client is remembered. The packet path writes it.
  */
-export const STICKY_CONNECTIONS: SetObject = {
-  name: 'sticky-connections',
-  key: ['addr', 'addr', 'inet_service', ...ENDPOINT],
+export const CLIENT_ENDPOINTS: SetObject = {
+  name: 'client-endpoints',
+  key: ['addr', ...NUMBER, ...ENDPOINT],
   flags: ['dynamic', 'timeout'],
   size: CLIENTS_MAX,
   comment: 'clients and endpoints they are sent to',

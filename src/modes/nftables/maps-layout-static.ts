@@ -18,12 +18,12 @@ import { ORIGINAL_FRONTEND, ORIGINAL_NODE_PORT } from './maps-layout-chains.ts';
 import {
   BY_ADDRESS,
   BY_NODE_PORT,
+  CLIENT_ENDPOINTS,
+  CLIENTS,
   type EndpointList,
   FIREWALLED,
   type FrontendSets,
   SOURCE_RANGES,
-  STICKY_CLIENTS,
-  STICKY_CONNECTIONS,
 } from './maps-layout-sets.ts';
 import type { NftablesFacts, NftablesOptions } from './options.ts';
 import { CLUSTER_IPS, HAIRPIN_CONNECTIONS, NO_ENDPOINT_NODEPORTS, NO_ENDPOINT_SERVICES } from './shared-sets.ts';
@@ -97,14 +97,25 @@ export function renderMapsStatic(options: NftablesOptions, facts: NftablesFacts)
     SOURCE_RANGES,
     ...allOf(BY_ADDRESS),
     ...allOf(BY_NODE_PORT),
-    STICKY_CLIENTS,
-    STICKY_CONNECTIONS,
+    CLIENTS.cluster,
+    CLIENTS.local,
+    CLIENT_ENDPOINTS,
   ];
   return { chains, sets, elements: nodePorts.elements };
 }
 
-function allOf({ frontends, picks, endpoints, sticky, stickyEndpoints }: FrontendSets) {
-  return [frontends, picks.cluster, picks.local, endpoints.cluster, endpoints.local, sticky, stickyEndpoints];
+function allOf({ frontends, picks, endpoints, sticky, numbers, stickyEndpoints }: FrontendSets) {
+  return [
+    frontends,
+    picks.cluster,
+    picks.local,
+    endpoints.cluster,
+    endpoints.local,
+    sticky,
+    numbers,
+    stickyEndpoints.cluster,
+    stickyEndpoints.local,
+  ];
 }
 
 function externalCluster(options: NftablesOptions): ChainContent {

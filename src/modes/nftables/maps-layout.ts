@@ -6,6 +6,7 @@
  * @module
  */
 
+import { createHash } from 'node:crypto';
 import type { Scalar, SetElement, SetObject, Verdict } from '../../netlink/nftables/transaction.ts';
 import { cidrContains } from '../../proxier/addr.ts';
 import type { Cidr, Endpoint, IPAddress, ServicePlan, ServicePort, ServicePortPlan } from '../../proxier/types.ts';
@@ -19,6 +20,7 @@ import {
   type EndpointList,
   FIREWALLED,
   type FrontendSets,
+  LISTS,
   SOURCE_RANGES,
 } from './maps-layout-sets.ts';
 import { EXTERNAL, renderMapsStatic } from './maps-layout-static.ts';
@@ -45,6 +47,8 @@ interface Frontend {
   readonly key: readonly Scalar[];
   readonly port: ServicePort;
   readonly lists: Lists;
+  /** Those of all frontends of the service port: what is learned at one of them holds at the others. */
+  readonly remembered: Lists;
   /** The list packets are sent to at once; undefined if they come from outside. */
   readonly internal: EndpointList | undefined;
 }
@@ -76,6 +80,8 @@ class ServiceRenderer {
     this.#element(CLUSTER_IPS, { key: [port.clusterIP] });
     if (hasInternalEndpoints) this.#frontend(BY_ADDRESS, at(port.clusterIP), plan, internalList(plan));
     else this.#element(NO_ENDPOINT_SERVICES, { key: at(port.clusterIP), ...unanswered });
+    if (port.affinitySeconds !== undefined)
+      this.#remembered(BY_ADDRESS, at(port.clusterIP), port, rememberedLists(plan));
     for (const ip of [...port.externalIPs, ...port.loadBalancerVIPs]) {
       if (hasAnyEndpoints) this.#frontend(BY_ADDRESS, at(ip), plan, undefined);
       if (!hasExternalEndpoints) this.#element(NO_ENDPOINT_SERVICES, { key: at(ip), ...unanswered });
@@ -116,10 +122,17 @@ class ServiceRenderer {
       ...(wantsCluster ? { cluster: clusterEndpoints } : {}),
       ...(wantsLocal ? { local: localEndpoints } : {}),
     };
-    this.#frontends.set(`${sets.frontends.name} ${key.join(' . ')}`, { sets, key, port, lists, internal });
+    this.#frontends.set(`${sets.frontends.name} ${key.join(' . ')}`, {
+      sets,
+      key,
+      port,
+      lists,
+      remembered: rememberedLists(plan),
+      internal,
+    });
   }
 
-  #renderFrontend({ sets, key, port, lists, internal }: Frontend): void {
+  #renderFrontend({ sets, key, port, lists, remembered, internal }: Frontend): void {
     const { cluster, local } = lists;
     const comment = shortened(port.name);
     const lead = (set: SetObject, data: Verdict) => this.#element(set, { key, data, comment });
@@ -147,8 +160,21 @@ class ServiceRenderer {
     const remember = rememberName(protocol, port.affinitySeconds);
     this.#chains.set(remember, rememberChain(protocol, port.affinitySeconds));
     lead(sets.sticky, gotoChain(remember));
-    for (const { ip, port } of [...(cluster ?? []), ...(local ?? [])]) {
-      this.#element(sets.stickyEndpoints, { key: [...key, ip, port] });
+    this.#element(sets.numbers, { key, data: [affinityNumber(port)] });
+    this.#remembered(sets, key, port, remembered);
+  }
+
+  /**
+   * Endpoints clients may be remembered with, at one frontend. Those at the cluster IP stand for the service port and bear its name:
+   * they go when the endpoint goes, not when a frontend does.
+   */
+  #remembered(sets: FrontendSets, key: readonly Scalar[], port: ServicePort, lists: Lists): void {
+    const isOwn = sets === BY_ADDRESS && key[0] === port.clusterIP;
+    const rest = { data: [affinityNumber(port)], ...(isOwn ? { comment: shortened(port.name) } : {}) };
+    for (const list of LISTS) {
+      for (const { ip, port } of lists[list] ?? []) {
+        this.#element(sets.stickyEndpoints[list], { key: [...key, ip, port], ...rest });
+      }
     }
   }
 
@@ -179,12 +205,30 @@ class ServiceRenderer {
 const CLAIM_FIELDS: ReadonlyMap<SetObject, number> = new Map([
   [SOURCE_RANGES, BY_ADDRESS.fields] as const,
   ...[BY_ADDRESS, BY_NODE_PORT].flatMap(({ fields, endpoints, stickyEndpoints }) =>
-    [endpoints.cluster, endpoints.local, stickyEndpoints].map((set) => [set, fields] as const),
+    [endpoints.cluster, endpoints.local, stickyEndpoints.cluster, stickyEndpoints.local].map(
+      (set) => [set, fields] as const,
+    ),
   ),
 ]);
 
 function internalList({ port }: ServicePortPlan): EndpointList {
   return port.internalPolicyLocal ? 'local' : 'cluster';
+}
+
+/**
+ * The number clients of a service port are remembered by, as `major:minor`: 32 bits of a hash of its name and protocol. Two of one number are
+ * possible; no client is ever sent from one to an endpoint only the other one has, but it may be forgotten.
+ */
+export function affinityNumber({ name, protocol }: Pick<ServicePort, 'name' | 'protocol'>): string {
+  const hash = createHash('sha256').update(`${name}/${protocol}`).digest();
+  // 0 and the highest are words of nft(8), "none" and "root": no major number is 0 or the highest here.
+  const major = 1 + (hash.readUInt16BE(0) % 0xfffe);
+  return `${major.toString(16)}:${hash.readUInt16BE(2).toString(16)}`;
+}
+
+function rememberedLists({ port, clusterEndpoints, localEndpoints }: ServicePortPlan): Lists {
+  const hasLocal = port.internalPolicyLocal || port.externalPolicyLocal;
+  return { cluster: clusterEndpoints, ...(hasLocal ? { local: localEndpoints } : {}) };
 }
 
 /** Who may use the load balancer's addresses; none: everyone. */
