@@ -15,7 +15,14 @@ import { FakeNftables } from '../../src/netlink/nftables/fake-nftables.ts';
 import { createNftables } from '../../src/netlink/nftables/kernel-nftables.ts';
 import type { CommitResult, Nftables } from '../../src/netlink/nftables/nftables.ts';
 import { formatTransaction } from '../../src/netlink/nftables/text.ts';
-import type { Command, SetObject, Transaction } from '../../src/netlink/nftables/transaction.ts';
+import type {
+  Command,
+  Field,
+  NftFamily,
+  SetObject,
+  Statement,
+  Transaction,
+} from '../../src/netlink/nftables/transaction.ts';
 import { openNetlink } from '../../src/netlink/socket.ts';
 import { caseInside, runInside, sh } from '../lib/namespace.ts';
 import { TABLE, TransactionSource } from '../lib/nft-transactions.ts';
@@ -221,7 +228,67 @@ function overNetlinkOnly() {
     nftables.commit([{ ...RULES, commands: [{ verb: 'delete', object: 'table' }] }]);
     nftables.close();
   });
+
+  t.test('rules that read registers nothing was written to', async (t) => {
+    const nftables = createNftables();
+    const fake = new FakeNftables();
+    for (const family of ['ip', 'ip6'] as const) {
+      for (const [name, statements, isRefused] of READERS[family]) {
+        const commands: Command[] = [
+          ...SETS_TO_READ,
+          { verb: 'add', object: 'rule', rule: { chain: 'c', statements } },
+        ];
+        const got = outcome(nftables.commit([{ family, table: TABLE, commands }]));
+        t.same(got, isRefused ? { [`0.${SETS_TO_READ.length}`]: 'ENODATA' } : 'committed', `${family}: ${name}`);
+        t.same(outcome(fake.commit([{ family, table: TABLE, commands }])), got, 'the fake says the same');
+      }
+      nftables.commit([{ family, table: TABLE, commands: [{ verb: 'delete', object: 'table' }] }]);
+    }
+    nftables.close();
+  });
 }
+
+const SETS_TO_READ: readonly Command[] = [
+  { verb: 'add', object: 'table' },
+  { verb: 'add', object: 'chain', chain: { name: 'c' } },
+  { verb: 'add', object: 'set', set: { name: 'four', key: ['mark'] } },
+  { verb: 'add', object: 'set', set: { name: 'eight', key: ['inet_proto', 'inet_service'] } },
+  { verb: 'add', object: 'set', set: { name: 'learned', key: ['inet_proto', 'inet_service'], flags: ['dynamic'] } },
+];
+
+const inSet = (fields: readonly Field[], set: string): Statement => ({ kind: 'inSet', fields, set });
+const learn = (fields: readonly Field[]): Statement => ({ kind: 'dynamic', op: 'update', set: 'learned', fields });
+
+/** Rules over sets whose keys are not what the rules look for: nft refuses them all, the kernel those that read too far. */
+const READERS: Readonly<Record<NftFamily, readonly (readonly [string, readonly Statement[], boolean])[]>> = {
+  ip: [
+    ['an address is 4 bytes', [inSet(['saddr'], 'eight')], true],
+    ['a protocol takes a whole word', [inSet(['l4proto'], 'four')], false],
+    ['two fields are more than enough', [inSet(['saddr', 'dport'], 'four')], false],
+    [
+      'a name before it is 16 bytes',
+      [{ kind: 'iifname', name: 'lo', wildcard: false, negated: false }, inSet(['mark'], 'eight')],
+      false,
+    ],
+    ['a state before it is 4 bytes', [{ kind: 'ctStateNew' }, inSet(['mark'], 'eight')], true],
+    ['a set that is added to', [learn(['saddr'])], true],
+    ['with all it needs', [learn(['saddr', 'mark'])], false],
+  ],
+  ip6: [
+    ['an address is 16 bytes', [inSet(['saddr'], 'eight')], false],
+    [
+      'half an address is 8 bytes',
+      [{ kind: 'address', side: 'saddr', negated: false, cidrs: ['fd00::/64'] }, inSet(['mark'], 'eight')],
+      false,
+    ],
+    [
+      '2 bytes of an address are a word',
+      [{ kind: 'address', side: 'saddr', negated: false, cidrs: ['fd00::/16'] }, inSet(['mark'], 'eight')],
+      true,
+    ],
+    ['bytes of the last rule', [inSet(['mark'], 'eight')], true],
+  ],
+};
 
 /** One chain, and what is not asked for. */
 const CHAIN: Transaction = {

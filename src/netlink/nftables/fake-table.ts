@@ -13,9 +13,10 @@ import { sameSetKind } from './same-set.ts';
 import type { ChainObject, Command, NftFamily, RuleObject, SetElement, SetObject } from './transaction.ts';
 import { fieldLayout } from './uapi.ts';
 import { fieldsBytes } from './user-data.ts';
+import { WrittenWords } from './written-words.ts';
 
 /** Name of an errno. */
-export type Errno = 'EEXIST' | 'ENOENT' | 'EBUSY' | 'EOPNOTSUPP' | 'EINVAL' | 'ENFILE';
+export type Errno = 'EEXIST' | 'ENOENT' | 'EBUSY' | 'EOPNOTSUPP' | 'EINVAL' | 'ENFILE' | 'ENODATA';
 
 /** What became of a command: done, and whether the kernel counts it as a change; or refused. */
 export type Outcome =
@@ -179,7 +180,7 @@ export class FakeTable {
       if (!outcome.done) return outcome;
     }
     if (there === undefined) return refuse('ENOENT');
-    const fault = this.#faultOf(rule, new Set(sets.map(({ name }) => name)));
+    const fault = this.#faultOf(rule, sets);
     if (fault !== undefined) return refuse(fault);
     this.#countRule(rule, 1);
     this.#put(this.chains, rule.chain, { chain: there.chain, rules: [...there.rules, rule] });
@@ -209,17 +210,28 @@ export class FakeTable {
     return data !== undefined && 'kind' in data ? this.#chainFault(verdictChain(data)) : undefined;
   }
 
-  #faultOf(rule: RuleObject, own: ReadonlySet<string>): Errno | undefined {
+  #faultOf(rule: RuleObject, own: readonly AnonymousSet[]): Errno | undefined {
+    const written = new WrittenWords();
+    const bytes = (fields: SetObject['data']) => (typeof fields === 'object' ? fieldsBytes(fields, this.family) : 0);
     for (const expression of lowerRule(rule, this.family).expressions) {
+      let data: SetObject['data'];
       if (expression.kind === 'verdict') {
         const fault = this.#chainFault(verdictChain(expression.verdict));
         if (fault !== undefined) return fault;
-      } else if ((expression.kind === 'lookup' || expression.kind === 'dynset') && !own.has(expression.set)) {
+      } else if (expression.kind === 'lookup' || expression.kind === 'dynset') {
+        const brought = own.find(({ name }) => name === expression.set);
         const set = this.sets.get(expression.set)?.set;
-        if (set === undefined) return 'ENOENT';
-        if (expression.kind === 'lookup' && expression.dreg !== undefined && set.data === undefined) return 'EINVAL';
-        if (expression.kind === 'dynset' && !set.flags?.includes('dynamic')) return 'EOPNOTSUPP';
+        if (brought !== undefined) data = brought.kind === 'map' ? brought.data : undefined;
+        else if (set === undefined) return 'ENOENT';
+        else {
+          data = set.data;
+          if (expression.kind === 'dynset' && !set.flags?.includes('dynamic')) return 'EOPNOTSUPP';
+          const key = expression.kind === 'lookup' ? expression.sreg : expression.key;
+          if (!written.has(key, bytes(set.key))) return 'ENODATA';
+          if (expression.kind === 'lookup' && expression.dreg !== undefined && data === undefined) return 'EINVAL';
+        }
       }
+      written.add(expression, bytes(data));
     }
     return undefined;
   }
