@@ -50,6 +50,7 @@ const SETS: readonly [SetObject, ...SetObject[]] = [
   { name: 'ports', key: ['inet_service'] },
   { name: 'protocols', key: ['inet_proto'] },
   { name: 'marks', key: ['mark'] },
+  // Not for rules: what kind it is by then is chance, and nft refuses by type where the kernel looks at lengths alone.
   { name: 'either', key: ['addr'] },
   { name: 'either', key: ['inet_proto', 'inet_service'] },
   { name: 'small', key: ['inet_service'], size: 3 },
