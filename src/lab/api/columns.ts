@@ -51,9 +51,6 @@ function since(timestamp: string, nowMs: number): string {
 const name = column('Name', (o) => o.metadata.name);
 const age = column('Age', (o, nowMs) => since(o.metadata.creationTimestamp ?? '', nowMs));
 
-/** What any kind can show. */
-export const plainColumns: readonly Column[] = [name, age];
-
 function some(texts: readonly string[], most: number): string {
   const shown = texts.slice(0, most).join(',');
   return texts.length > most ? `${shown} + ${texts.length - most} more...` : shown;

@@ -35,7 +35,6 @@ export const GETGEN = subsystem | 16;
 
 /** What begins the attributes of tables, chains, rules, sets and lists of elements alike. */
 export const NFTA_OBJECT_TABLE = 1;
-export const NFTA_TABLE_NAME = 1;
 export const NFTA_TABLE_FLAGS = 2;
 export const NFTA_TABLE_USERDATA = 6;
 export const NFTA_GEN_ID = 1;
