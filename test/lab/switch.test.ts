@@ -43,7 +43,7 @@ const PLACES = {
   'iptables, nft': (lab: Lab) => iptablesLeft(lab, 'nft'),
   'iptables, legacy': (lab: Lab) => iptablesLeft(lab, 'legacy'),
   nftables: async (lab: Lab) =>
-    (await run(lab, 'nft', '--terse', 'list', 'tables'))
+    (await run(lab, 'nft', 'list', 'tables'))
       .split('\n')
       .filter((line) => line.endsWith(' kube-proxy'))
       .join('\n'),
@@ -99,7 +99,7 @@ function everyOrderedPair(count: number): readonly (readonly [number, number])[]
   return tour.slice(1).map((to, i) => [tour[i] ?? 0, to]);
 }
 
-/** All rules of a place; of nftables without elements, of which nft 1.0.6 cannot list all. */
+/** All rules of a place; of nftables without elements: packets write some of them. */
 async function dumpOf(lab: Lab, place: keyof typeof PLACES): Promise<string> {
   if (place === 'nftables') return await run(lab, 'nft', '--terse', 'list', 'ruleset');
   return await run(lab, `iptables-${place.endsWith('legacy') ? 'legacy' : 'nft'}-save`);
