@@ -122,13 +122,15 @@ function makeBaseImages(): void {
 /** How RUN gets out: by this machine's network, its certificates, and the packages npm has fetched before. */
 function waysOut(): readonly string[] {
   const npmrc = `${CACHE}/npmrc`;
-  writeFileSync(npmrc, existsSync(CERTIFICATES) ? `cafile=${CERTIFICATES}\n` : '');
+  const kept = '/tmp/npm';
+  writeFileSync(npmrc, [`cache=${kept}`, ...(existsSync(CERTIFICATES) ? [`cafile=${CERTIFICATES}`] : []), ''].join('\n'));
   const cache = sh('npm', 'config', 'get', 'cache').trim();
   mkdirSync(cache, { recursive: true });
   const certificates = existsSync(CERTIFICATES) ? ['--volume', `${CERTIFICATES}:${CERTIFICATES}:ro`] : [];
   return [
     ...['--isolation', 'chroot', '--network', 'host', ...certificates],
-    ...['--volume', `${npmrc}:/root/.npmrc:ro`, '--volume', `${cache}:/root/.npm`],
+    // npm's global configuration, which belongs to nobody's home.
+    ...['--volume', `${npmrc}:/usr/local/etc/npmrc:ro`, '--volume', `${cache}:${kept}`],
   ];
 }
 
