@@ -123,7 +123,10 @@ function makeBaseImages(): void {
 function waysOut(): readonly string[] {
   const npmrc = `${CACHE}/npmrc`;
   const kept = '/tmp/npm';
-  writeFileSync(npmrc, [`cache=${kept}`, ...(existsSync(CERTIFICATES) ? [`cafile=${CERTIFICATES}`] : []), ''].join('\n'));
+  writeFileSync(
+    npmrc,
+    [`cache=${kept}`, ...(existsSync(CERTIFICATES) ? [`cafile=${CERTIFICATES}`] : []), ''].join('\n'),
+  );
   const cache = sh('npm', 'config', 'get', 'cache').trim();
   mkdirSync(cache, { recursive: true });
   const certificates = existsSync(CERTIFICATES) ? ['--volume', `${CERTIFICATES}:${CERTIFICATES}:ro`] : [];
